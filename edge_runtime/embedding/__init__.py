@@ -1,0 +1,1 @@
+"""Sentence embedding in a child process: ONNX Runtime and the model's own tokenizer."""

@@ -1,0 +1,152 @@
+"""The error tree of the box, and what each error is on the wire and at the shell.
+
+    EdgeError
+    ├── RequestError            400  the request itself is wrong
+    │   ├── ContextLengthError  400  the prompt does not fit the model's context
+    │   └── TooLargeError       413  the body or the document is over a limit
+    ├── NotFoundError           404  no such model, document or request
+    ├── PermissionDeniedError   403  this peer may not do this
+    ├── RefusedError            409  the policy or the state of the box says no
+    ├── DocumentError           422  a document cannot be read (scan, encrypted, damaged, empty)
+    ├── BusyError               429  the queue is full; try again later
+    ├── EngineError             503  the engine is not there (crashed, loading); retryable
+    ├── DeadlineError           504  the deadline passed
+    ├── StorageError            507  a full disk, a damaged database, a database from a newer version
+    ├── ModelFileError          500  a model file is missing or damaged
+    ├── ConfigError               -  the configuration is wrong
+    ├── SealError                 -  the kernel did not grant a part of the seal
+    └── UnreachableError          -  the daemon cannot be reached
+
+A message says what happened and, after it, what to do about it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command of the project."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+    DEADLINE = 5
+    INTERRUPTED = 130
+
+
+class EdgeError(Exception):
+    """Root of the tree. ``code`` is OpenAI's error code, ``kind`` its error type, ``param`` the field at fault."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class RequestError(EdgeError):
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_request"
+    exit_code = ExitCode.USAGE
+
+
+class ContextLengthError(RequestError):
+    code = "context_length_exceeded"
+    exit_code = ExitCode.FAILED
+
+
+class TooLargeError(RequestError):
+    status = 413
+    code = "request_too_large"
+    exit_code = ExitCode.FAILED
+
+
+class NotFoundError(EdgeError):
+    status = 404
+    kind = "invalid_request_error"
+    code = "not_found"
+
+
+class PermissionDeniedError(EdgeError):
+    status = 403
+    kind = "permission_error"
+    code = "permission_denied"
+    exit_code = ExitCode.REFUSED
+
+
+class RefusedError(EdgeError):
+    status = 409
+    kind = "invalid_request_error"
+    code = "refused"
+    exit_code = ExitCode.REFUSED
+
+
+class DocumentError(EdgeError):
+    status = 422
+    kind = "invalid_request_error"
+    code = "unreadable_document"
+
+
+class BusyError(EdgeError):
+    status = 429
+    kind = "rate_limit_error"
+    code = "busy"
+    retryable = True
+
+
+class EngineError(EdgeError):
+    status = 503
+    code = "engine_unavailable"
+    retryable = True
+
+
+class DeadlineError(EdgeError):
+    status = 504
+    code = "deadline_exceeded"
+    exit_code = ExitCode.DEADLINE
+
+
+class StorageError(EdgeError):
+    status = 507
+    code = "storage"
+
+
+class ModelFileError(EdgeError):
+    code = "model_file"
+
+
+class ConfigError(EdgeError):
+    code = "config"
+    exit_code = ExitCode.USAGE
+
+
+class SealError(EdgeError):
+    code = "seal"
+
+
+class UnreachableError(EdgeError):
+    status = 503
+    code = "daemon_unreachable"
+    exit_code = ExitCode.UNREACHABLE
+
+
+def _tree(root: type[EdgeError]) -> list[type[EdgeError]]:
+    return [root, *(leaf for branch in root.__subclasses__() for leaf in _tree(branch))]
+
+
+def from_wire(code: str | None, message: str, param: str | None = None) -> EdgeError:
+    """The error that the daemon named by ``code``; an unknown code becomes a plain :class:`EdgeError`."""
+    for kind in _tree(EdgeError):
+        if kind.code == code:
+            return kind(message, param=param)
+    return EdgeError(message, param=param)

@@ -1,0 +1,1 @@
+"""Documents to chunks to an index of vectors and words, and back to cited answers."""

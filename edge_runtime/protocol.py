@@ -1,0 +1,471 @@
+"""Every request and reply on the socket, as plain data: the wire format is what these types say.
+
+OpenAI-compatible bodies under ``/v1`` accept fields we do not know (their clients send many); our own under
+``/edge/v1`` refuse them. Field names are the wire names. Sizes are in bytes, times in milliseconds unless named otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+VERSION = "1"
+
+Sensitivity = Literal["public", "internal", "confidential", "secret"]
+SearchMode = Literal["hybrid", "lexical", "dense"]
+AskMode = Literal["auto", "extract"]
+Verdict = Literal["good", "bad"]
+Priority = Literal["realtime", "interactive", "batch"]
+
+Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
+CollectionName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+DEFAULT_COLLECTION = "default"
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """A body that OpenAI's clients send or read."""
+
+
+class Own(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body of our own."""
+
+
+# ---- our extensions inside OpenAI's bodies -------------------------------------------------------------------------
+
+
+class EdgeRequest(Own):
+    priority: Priority = "interactive"
+    deadline_ms: Annotated[int, Meta(gt=0)] | None = None
+    collection: CollectionName | None = None
+    deterministic: bool = False
+
+
+class CacheReport(Wire):
+    hit_tokens: int
+    tier: Literal["none", "live", "memory", "disk"]
+
+
+class EdgeReport(Wire):
+    cache: CacheReport
+
+
+# ---- /v1/chat/completions and /v1/completions ----------------------------------------------------------------------
+
+
+class TextPart(Wire):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Wire):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        match self.content:
+            case None:
+                return ""
+            case str(text):
+                return text
+            case parts:
+                return "".join(part.text for part in parts)
+
+
+class StreamOptions(Wire):
+    include_usage: bool = False
+
+
+class ResponseFormat(Wire):
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class Sampling(Wire):
+    """The fields that chat and plain completions share."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: int | None = None
+    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
+    n: Annotated[int, Meta(ge=1, le=1)] = 1
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    ignore_eos: bool = False  # llama-server's extension
+    cache_prompt: bool = True  # llama-server's extension
+    user: str | None = None
+    edge: EdgeRequest = EdgeRequest()
+
+
+class ChatRequest(Sampling, kw_only=True):
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)]
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class CompletionRequest(Sampling, kw_only=True):
+    prompt: str
+    echo: bool = False
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+
+class Usage(Wire):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TopLogprob(Wire):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(Wire):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] = []
+
+
+class Logprobs(Wire):
+    content: list[TokenLogprob]
+
+
+FinishReason = Literal["stop", "length"]
+
+
+class AssistantMessage(Wire):
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChatChoice(Wire):
+    index: int
+    message: AssistantMessage
+    finish_reason: FinishReason
+    logprobs: Logprobs | None = None
+
+
+class ChatCompletion(Wire):
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    edge: EdgeReport
+    object: Literal["chat.completion"] = "chat.completion"
+
+
+class Delta(Wire, omit_defaults=True):
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(Wire):
+    index: int
+    delta: Delta
+    finish_reason: FinishReason | None = None
+    logprobs: Logprobs | None = None
+
+
+class ChatChunk(Wire):
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    edge: EdgeReport | UnsetType = UNSET
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+
+
+class CompletionLogprobs(Wire):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None = None
+    text_offset: list[int] = []
+
+
+class CompletionChoice(Wire):
+    index: int
+    text: str
+    finish_reason: FinishReason | None
+    logprobs: CompletionLogprobs | None = None
+
+
+class Completion(Wire):
+    """A whole completion, and (without ``usage`` until the last) each chunk of a streamed one."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+    edge: EdgeReport | UnsetType = UNSET
+    object: Literal["text_completion"] = "text_completion"
+
+
+# ---- /v1/embeddings, /v1/models ------------------------------------------------------------------------------------
+
+
+class EmbeddingsRequest(Wire):
+    model: Annotated[str, Meta(min_length=1)]
+    input: Text | Annotated[list[Text], Meta(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class Embedding(Wire):
+    index: int
+    embedding: list[float] | str
+    object: Literal["embedding"] = "embedding"
+
+
+class EmbeddingsUsage(Wire):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Wire):
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingsUsage
+    object: Literal["list"] = "list"
+
+
+class ModelCard(Wire):
+    id: str
+    created: int
+    owned_by: str = "edge"
+    object: Literal["model"] = "model"
+
+
+class ModelList(Wire):
+    data: list[ModelCard]
+    object: Literal["list"] = "list"
+
+
+# ---- /edge/v1/ask, /search, /documents -----------------------------------------------------------------------------
+
+
+class Locator(Wire):
+    """Where in a document's text: characters ``start`` to ``end``, and how a person would find it."""
+
+    start: int
+    end: int
+    page: int | None = None
+    heading: str | None = None
+
+
+class Citation(Wire):
+    document: str  # the document's name, as it was added
+    document_id: str
+    locator: Locator
+    quote: str  # verbatim: text[start:end] of the document
+
+
+class AskRequest(Own):
+    question: Annotated[str, Meta(min_length=1, max_length=8000)]
+    collection: CollectionName = DEFAULT_COLLECTION
+    mode: AskMode = "auto"
+    stream: bool = False
+
+
+class Answer(Wire):
+    id: str
+    status: Literal["done", "running", "cancelled", "failed"]
+    answer: str
+    citations: list[Citation]
+    grounded: bool  # false: the documents do not say
+    route: str  # begins with cache, knowledge, model, agent or uplink
+    sensitivity: Sensitivity
+    model: str | None  # the writer that phrased the answer; null: quotes alone
+    cached_age_s: float | None
+    timings_ms: dict[str, float]
+    confidence: float  # calibrated probability that the first quote answers the question
+
+
+class Sources(Wire):
+    """First event of a streamed answer: event ``sources``."""
+
+    id: str
+    citations: list[Citation]
+
+
+class Sentence(Wire):
+    """One verified sentence of a streamed answer: event ``sentence``. ``citations`` are indices into ``sources``."""
+
+    text: str
+    citations: list[int]
+
+
+class SearchRequest(Own):
+    query: Annotated[str, Meta(min_length=1, max_length=8000)]
+    collection: CollectionName = DEFAULT_COLLECTION
+    mode: SearchMode = "hybrid"
+    k: Annotated[int, Meta(ge=1, le=100)] = 5
+
+
+class Hit(Wire):
+    document: str
+    document_id: str
+    locator: Locator
+    score: float
+    text: str
+
+
+class SearchReply(Wire):
+    hits: list[Hit]
+
+
+class DocumentAdd(Own):
+    """``POST /edge/v1/documents``: the file's bytes in base64 (the CLI reads, the daemon parses in a limited child)."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=1024)]
+    content: str  # base64
+    collection: CollectionName = DEFAULT_COLLECTION
+
+
+class Document(Wire):
+    id: str
+    name: str
+    collection: str
+    format: str  # markdown, text, html or pdf
+    sha256: str
+    characters: int
+    chunks: int
+    pages: int | None
+    added: float  # Unix seconds
+
+
+class DocumentAdded(Wire):
+    document: Document
+    unchanged: bool = False  # the same bytes were already there under this name
+    warnings: list[str] = []
+
+
+class DocumentList(Wire):
+    documents: list[Document]
+
+
+class Passage(Wire):
+    """``GET /edge/v1/documents/{id}/text?start&end``."""
+
+    document: str
+    document_id: str
+    start: int
+    end: int
+    text: str
+
+
+class Removed(Wire):
+    removed: list[str]  # document ids
+    purged: dict[str, int]  # what was derived from them: chunks, vectors, answers, snapshots
+
+
+class FeedbackRequest(Own):
+    answer_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    verdict: Verdict
+    hit: int | None = None
+
+
+# ---- /edge/v1/status, /events, /requests, /models ------------------------------------------------------------------
+
+
+class ChildStatus(Wire):
+    name: Literal["engine", "embedder"]
+    state: Literal["starting", "ready", "failed", "stopped"]
+    pid: int | None
+    restarts: int
+    model: str | None
+    detail: str = ""
+
+
+class SealStatus(Wire):
+    sealed: bool
+    seccomp: bool
+    landlock_abi: int  # 0: none
+    missing: list[str]  # each a sentence: the guarantee that is not there
+
+
+class Status(Wire):
+    ready: bool
+    version: str
+    protocol: str
+    uptime_s: float
+    home: str
+    socket: str
+    listen: str | None
+    writer: str | None
+    embedder: str | None
+    context: int
+    seal: SealStatus
+    children: list[ChildStatus]
+    documents: int
+    chunks: int
+    requests_running: int
+    requests_waiting: int
+    detail: str = ""  # when not ready: why
+
+
+class RunningRequest(Wire):
+    id: str
+    kind: str  # the route: chat, completion, ask, ...
+    peer: str  # "uid 1000" or "token"
+    state: Literal["waiting", "running"]
+    age_s: float
+    tokens: int
+
+
+class RequestList(Wire):
+    requests: list[RunningRequest]
+
+
+class Event(Wire):
+    """One line of ``/edge/v1/events``: the SSE event name is ``kind``."""
+
+    kind: str  # request.started, request.finished, document.added, document.removed, child.started, child.died, ...
+    at: float  # Unix seconds
+    fields: dict[str, str | int | float | bool | None] = {}
+
+
+class SealAttempt(Wire):
+    """One way out that a sealed process tried on itself (``edge doctor``)."""
+
+    process: str
+    route: str
+    refused: bool
+    detail: str
+
+
+class SealProof(Wire):
+    attempts: list[SealAttempt]
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------
+
+
+class ErrorBody(Wire):
+    message: str
+    type: str
+    code: str | None = None
+    param: str | None = None
+
+
+class ErrorReply(Wire):
+    """OpenAI's error shape; also the last event of a stream that fails."""
+
+    error: ErrorBody

@@ -1,0 +1,1 @@
+"""Offline tools: fetch, build, tune and provision. Nothing imports this package."""

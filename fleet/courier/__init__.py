@@ -1,0 +1,1 @@
+"""The networked process on the box."""

@@ -1,0 +1,1 @@
+"""Tests: edge_runtime."""

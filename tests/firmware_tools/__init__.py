@@ -1,0 +1,1 @@
+"""Tests: firmware_tools."""
