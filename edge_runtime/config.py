@@ -68,7 +68,8 @@ def load(path: Path) -> Config:
         return Config()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    return _build(Config, raw, str(path), "")
+    config: Config = _build(Config, raw, str(path), "")
+    return config
 
 
 def _build(kind: Any, raw: dict[str, Any], path: str, prefix: str) -> Any:

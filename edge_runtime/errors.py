@@ -3,10 +3,15 @@
     EdgeError
     ├── RequestError            400  the request itself is wrong
     │   ├── ContextLengthError  400  the prompt does not fit the model's context
-    │   └── TooLargeError       413  the body or the document is over a limit
-    ├── NotFoundError           404  no such model, document or request
+    │   ├── TooLargeError       413  the body or the document is over a limit
+    │   ├── MethodError         405  the route is there, for another method
+    │   └── SlowRequestError    408  the body did not arrive in time
+    ├── NotFoundError           404  no such route, document or request
+    │   └── ModelNotFoundError  404  no such model
+    ├── AuthenticationError     401  no token, or a wrong one, on the TCP listener
     ├── PermissionDeniedError   403  this peer may not do this
     ├── RefusedError            409  the policy or the state of the box says no
+    │   └── StoppedError        409  somebody cancelled the request
     ├── DocumentError           422  a document cannot be read (scan, encrypted, damaged, empty)
     ├── BusyError               429  the queue is full; try again later
     ├── EngineError             503  the engine is not there (crashed, loading); retryable
@@ -71,10 +76,32 @@ class TooLargeError(RequestError):
     exit_code = ExitCode.FAILED
 
 
+class MethodError(RequestError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class SlowRequestError(RequestError):
+    status = 408
+    code = "request_timeout"
+    exit_code = ExitCode.FAILED
+
+
 class NotFoundError(EdgeError):
     status = 404
     kind = "invalid_request_error"
     code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    code = "model_not_found"
+
+
+class AuthenticationError(EdgeError):
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_api_key"
+    exit_code = ExitCode.REFUSED
 
 
 class PermissionDeniedError(EdgeError):
@@ -89,6 +116,10 @@ class RefusedError(EdgeError):
     kind = "invalid_request_error"
     code = "refused"
     exit_code = ExitCode.REFUSED
+
+
+class StoppedError(RefusedError):
+    code = "cancelled"
 
 
 class DocumentError(EdgeError):

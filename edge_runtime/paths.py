@@ -30,7 +30,7 @@ class Paths:
 
     @classmethod
     def from_environment(cls) -> Paths:
-        """``EDGE_HOME``, else the system service's home when it exists and is ours to use, else the user's data directory."""
+        """``EDGE_HOME``, else the system service's home where it is ours to use, else the user's."""
         named = os.environ.get("EDGE_HOME")
         if named:
             return cls(Path(named).expanduser().absolute())
@@ -50,7 +50,7 @@ class Paths:
 
     @property
     def socket(self) -> Path:
-        """``EDGE_SOCKET``, else ``run/edged.sock``, else (too long for ``sun_path``) one in the user's runtime directory."""
+        """``EDGE_SOCKET``, else ``run/edged.sock``, else (too long for ``sun_path``) one in the runtime directory."""
         named = os.environ.get("EDGE_SOCKET")
         if named:
             return Path(named).expanduser().absolute()
@@ -80,6 +80,11 @@ class Paths:
     def index(self) -> Path:
         """The knowledge database: documents, chunks, vectors, full text."""
         return self.home / "index.db"
+
+    @property
+    def journal(self) -> Path:
+        """The daemon's own database: feedback on answers."""
+        return self.home / "journal.db"
 
     @property
     def snapshots(self) -> Path:

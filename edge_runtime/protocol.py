@@ -1,7 +1,7 @@
 """Every request and reply on the socket, as plain data: the wire format is what these types say.
 
 OpenAI-compatible bodies under ``/v1`` accept fields we do not know (their clients send many); our own under
-``/edge/v1`` refuse them. Field names are the wire names. Sizes are in bytes, times in milliseconds unless named otherwise.
+``/edge/v1`` refuse them. Field names are the wire names. Sizes are in bytes, times in milliseconds unless named.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ class Own(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 # ---- our extensions inside OpenAI's bodies -------------------------------------------------------------------------
 
 
-class EdgeRequest(Own):
+class EdgeRequest(Own, frozen=True, kw_only=True):
     priority: Priority = "interactive"
     deadline_ms: Annotated[int, Meta(gt=0)] | None = None
     collection: CollectionName | None = None
     deterministic: bool = False
 
 
-class CacheReport(Wire):
+class CacheReport(Wire, frozen=True, kw_only=True):
     hit_tokens: int
     tier: Literal["none", "live", "memory", "disk"]
 
 
-class EdgeReport(Wire):
+class EdgeReport(Wire, frozen=True, kw_only=True):
     cache: CacheReport
 
 
 # ---- /v1/chat/completions and /v1/completions ----------------------------------------------------------------------
 
 
-class TextPart(Wire):
+class TextPart(Wire, frozen=True, kw_only=True):
     type: Literal["text"]
     text: str
 
 
-class Message(Wire):
+class Message(Wire, frozen=True, kw_only=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
@@ -75,15 +75,15 @@ class Message(Wire):
                 return "".join(part.text for part in parts)
 
 
-class StreamOptions(Wire):
+class StreamOptions(Wire, frozen=True, kw_only=True):
     include_usage: bool = False
 
 
-class ResponseFormat(Wire):
+class ResponseFormat(Wire, frozen=True, kw_only=True):
     type: Literal["text", "json_object", "json_schema"]
 
 
-class Sampling(Wire):
+class Sampling(Wire, frozen=True, kw_only=True):
     """The fields that chat and plain completions share."""
 
     model: Annotated[str, Meta(min_length=1)]
@@ -106,7 +106,7 @@ class Sampling(Wire):
     edge: EdgeRequest = EdgeRequest()
 
 
-class ChatRequest(Sampling, kw_only=True):
+class ChatRequest(Sampling, frozen=True, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)]
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool = False
@@ -115,51 +115,51 @@ class ChatRequest(Sampling, kw_only=True):
     tools: list[dict[str, Any]] | None = None
 
 
-class CompletionRequest(Sampling, kw_only=True):
+class CompletionRequest(Sampling, frozen=True, kw_only=True):
     prompt: str
     echo: bool = False
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
 
 
-class Usage(Wire):
+class Usage(Wire, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class TopLogprob(Wire):
+class TopLogprob(Wire, frozen=True, kw_only=True):
     token: str
     logprob: float
     bytes: list[int] | None = None
 
 
-class TokenLogprob(Wire):
+class TokenLogprob(Wire, frozen=True, kw_only=True):
     token: str
     logprob: float
     bytes: list[int] | None = None
     top_logprobs: list[TopLogprob] = []
 
 
-class Logprobs(Wire):
+class Logprobs(Wire, frozen=True, kw_only=True):
     content: list[TokenLogprob]
 
 
 FinishReason = Literal["stop", "length"]
 
 
-class AssistantMessage(Wire):
+class AssistantMessage(Wire, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str = ""
 
 
-class ChatChoice(Wire):
+class ChatChoice(Wire, frozen=True, kw_only=True):
     index: int
     message: AssistantMessage
     finish_reason: FinishReason
     logprobs: Logprobs | None = None
 
 
-class ChatCompletion(Wire):
+class ChatCompletion(Wire, frozen=True, kw_only=True):
     id: str
     created: int
     model: str
@@ -169,19 +169,19 @@ class ChatCompletion(Wire):
     object: Literal["chat.completion"] = "chat.completion"
 
 
-class Delta(Wire, omit_defaults=True):
+class Delta(Wire, frozen=True, kw_only=True, omit_defaults=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
 
 
-class ChunkChoice(Wire):
+class ChunkChoice(Wire, frozen=True, kw_only=True):
     index: int
     delta: Delta
     finish_reason: FinishReason | None = None
     logprobs: Logprobs | None = None
 
 
-class ChatChunk(Wire):
+class ChatChunk(Wire, frozen=True, kw_only=True):
     id: str
     created: int
     model: str
@@ -191,21 +191,21 @@ class ChatChunk(Wire):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 
 
-class CompletionLogprobs(Wire):
+class CompletionLogprobs(Wire, frozen=True, kw_only=True):
     tokens: list[str]
     token_logprobs: list[float]
     top_logprobs: list[dict[str, float]] | None = None
     text_offset: list[int] = []
 
 
-class CompletionChoice(Wire):
+class CompletionChoice(Wire, frozen=True, kw_only=True):
     index: int
     text: str
     finish_reason: FinishReason | None
     logprobs: CompletionLogprobs | None = None
 
 
-class Completion(Wire):
+class Completion(Wire, frozen=True, kw_only=True):
     """A whole completion, and (without ``usage`` until the last) each chunk of a streamed one."""
 
     id: str
@@ -220,7 +220,7 @@ class Completion(Wire):
 # ---- /v1/embeddings, /v1/models ------------------------------------------------------------------------------------
 
 
-class EmbeddingsRequest(Wire):
+class EmbeddingsRequest(Wire, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1)]
     input: Text | Annotated[list[Text], Meta(min_length=1, max_length=2048)]
     encoding_format: Literal["float", "base64"] = "float"
@@ -228,32 +228,32 @@ class EmbeddingsRequest(Wire):
     user: str | None = None
 
 
-class Embedding(Wire):
+class Embedding(Wire, frozen=True, kw_only=True):
     index: int
     embedding: list[float] | str
     object: Literal["embedding"] = "embedding"
 
 
-class EmbeddingsUsage(Wire):
+class EmbeddingsUsage(Wire, frozen=True, kw_only=True):
     prompt_tokens: int
     total_tokens: int
 
 
-class Embeddings(Wire):
+class Embeddings(Wire, frozen=True, kw_only=True):
     data: list[Embedding]
     model: str
     usage: EmbeddingsUsage
     object: Literal["list"] = "list"
 
 
-class ModelCard(Wire):
+class ModelCard(Wire, frozen=True, kw_only=True):
     id: str
     created: int
     owned_by: str = "edge"
     object: Literal["model"] = "model"
 
 
-class ModelList(Wire):
+class ModelList(Wire, frozen=True, kw_only=True):
     data: list[ModelCard]
     object: Literal["list"] = "list"
 
@@ -261,7 +261,7 @@ class ModelList(Wire):
 # ---- /edge/v1/ask, /search, /documents -----------------------------------------------------------------------------
 
 
-class Locator(Wire):
+class Locator(Wire, frozen=True, kw_only=True):
     """Where in a document's text: characters ``start`` to ``end``, and how a person would find it."""
 
     start: int
@@ -270,21 +270,21 @@ class Locator(Wire):
     heading: str | None = None
 
 
-class Citation(Wire):
+class Citation(Wire, frozen=True, kw_only=True):
     document: str  # the document's name, as it was added
     document_id: str
     locator: Locator
     quote: str  # verbatim: text[start:end] of the document
 
 
-class AskRequest(Own):
+class AskRequest(Own, frozen=True, kw_only=True):
     question: Annotated[str, Meta(min_length=1, max_length=8000)]
     collection: CollectionName = DEFAULT_COLLECTION
     mode: AskMode = "auto"
     stream: bool = False
 
 
-class Answer(Wire):
+class Answer(Wire, frozen=True, kw_only=True):
     id: str
     status: Literal["done", "running", "cancelled", "failed"]
     answer: str
@@ -298,28 +298,28 @@ class Answer(Wire):
     confidence: float  # calibrated probability that the first quote answers the question
 
 
-class Sources(Wire):
+class Sources(Wire, frozen=True, kw_only=True):
     """First event of a streamed answer: event ``sources``."""
 
     id: str
     citations: list[Citation]
 
 
-class Sentence(Wire):
+class Sentence(Wire, frozen=True, kw_only=True):
     """One verified sentence of a streamed answer: event ``sentence``. ``citations`` are indices into ``sources``."""
 
     text: str
     citations: list[int]
 
 
-class SearchRequest(Own):
+class SearchRequest(Own, frozen=True, kw_only=True):
     query: Annotated[str, Meta(min_length=1, max_length=8000)]
     collection: CollectionName = DEFAULT_COLLECTION
     mode: SearchMode = "hybrid"
     k: Annotated[int, Meta(ge=1, le=100)] = 5
 
 
-class Hit(Wire):
+class Hit(Wire, frozen=True, kw_only=True):
     document: str
     document_id: str
     locator: Locator
@@ -327,11 +327,11 @@ class Hit(Wire):
     text: str
 
 
-class SearchReply(Wire):
+class SearchReply(Wire, frozen=True, kw_only=True):
     hits: list[Hit]
 
 
-class DocumentAdd(Own):
+class DocumentAdd(Own, frozen=True, kw_only=True):
     """``POST /edge/v1/documents``: the file's bytes in base64 (the CLI reads, the daemon parses in a limited child)."""
 
     name: Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -339,7 +339,7 @@ class DocumentAdd(Own):
     collection: CollectionName = DEFAULT_COLLECTION
 
 
-class Document(Wire):
+class Document(Wire, frozen=True, kw_only=True):
     id: str
     name: str
     collection: str
@@ -351,17 +351,17 @@ class Document(Wire):
     added: float  # Unix seconds
 
 
-class DocumentAdded(Wire):
+class DocumentAdded(Wire, frozen=True, kw_only=True):
     document: Document
     unchanged: bool = False  # the same bytes were already there under this name
     warnings: list[str] = []
 
 
-class DocumentList(Wire):
+class DocumentList(Wire, frozen=True, kw_only=True):
     documents: list[Document]
 
 
-class Passage(Wire):
+class Passage(Wire, frozen=True, kw_only=True):
     """``GET /edge/v1/documents/{id}/text?start&end``."""
 
     document: str
@@ -371,12 +371,12 @@ class Passage(Wire):
     text: str
 
 
-class Removed(Wire):
+class Removed(Wire, frozen=True, kw_only=True):
     removed: list[str]  # document ids
     purged: dict[str, int]  # what was derived from them: chunks, vectors, answers, snapshots
 
 
-class FeedbackRequest(Own):
+class FeedbackRequest(Own, frozen=True, kw_only=True):
     answer_id: Annotated[str, Meta(min_length=1, max_length=64)]
     verdict: Verdict
     hit: int | None = None
@@ -385,7 +385,7 @@ class FeedbackRequest(Own):
 # ---- /edge/v1/status, /events, /requests, /models ------------------------------------------------------------------
 
 
-class ChildStatus(Wire):
+class ChildStatus(Wire, frozen=True, kw_only=True):
     name: Literal["engine", "embedder"]
     state: Literal["starting", "ready", "failed", "stopped"]
     pid: int | None
@@ -394,14 +394,14 @@ class ChildStatus(Wire):
     detail: str = ""
 
 
-class SealStatus(Wire):
+class SealStatus(Wire, frozen=True, kw_only=True):
     sealed: bool
     seccomp: bool
     landlock_abi: int  # 0: none
     missing: list[str]  # each a sentence: the guarantee that is not there
 
 
-class Status(Wire):
+class Status(Wire, frozen=True, kw_only=True):
     ready: bool
     version: str
     protocol: str
@@ -421,7 +421,7 @@ class Status(Wire):
     detail: str = ""  # when not ready: why
 
 
-class RunningRequest(Wire):
+class RunningRequest(Wire, frozen=True, kw_only=True):
     id: str
     kind: str  # the route: chat, completion, ask, ...
     peer: str  # "uid 1000" or "token"
@@ -430,11 +430,11 @@ class RunningRequest(Wire):
     tokens: int
 
 
-class RequestList(Wire):
+class RequestList(Wire, frozen=True, kw_only=True):
     requests: list[RunningRequest]
 
 
-class Event(Wire):
+class Event(Wire, frozen=True, kw_only=True):
     """One line of ``/edge/v1/events``: the SSE event name is ``kind``."""
 
     kind: str  # request.started, request.finished, document.added, document.removed, child.started, child.died, ...
@@ -442,7 +442,32 @@ class Event(Wire):
     fields: dict[str, str | int | float | bool | None] = {}
 
 
-class SealAttempt(Wire):
+class Health(Wire, frozen=True, kw_only=True):
+    """``/healthz`` and ``/readyz``."""
+
+    status: Literal["ok", "not ready"]
+    detail: str = ""
+
+
+class Acknowledged(Wire, frozen=True, kw_only=True):
+    """What was asked has been done, and there is nothing to tell about it."""
+
+    ok: bool = True
+
+
+class BackupRequest(Own, frozen=True, kw_only=True):
+    """``POST /edge/v1/backup``: the file is written to ``EDGE_HOME/backups``, the one place the sealed daemon may."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+
+
+class BackupReply(Wire, frozen=True, kw_only=True):
+    path: str
+    size: int  # bytes
+    files: list[str]
+
+
+class SealAttempt(Wire, frozen=True, kw_only=True):
     """One way out that a sealed process tried on itself (``edge doctor``)."""
 
     process: str
@@ -451,21 +476,21 @@ class SealAttempt(Wire):
     detail: str
 
 
-class SealProof(Wire):
+class SealProof(Wire, frozen=True, kw_only=True):
     attempts: list[SealAttempt]
 
 
 # ---- errors --------------------------------------------------------------------------------------------------------
 
 
-class ErrorBody(Wire):
+class ErrorBody(Wire, frozen=True, kw_only=True):
     message: str
     type: str
     code: str | None = None
     param: str | None = None
 
 
-class ErrorReply(Wire):
+class ErrorReply(Wire, frozen=True, kw_only=True):
     """OpenAI's error shape; also the last event of a stream that fails."""
 
     error: ErrorBody

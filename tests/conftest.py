@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,9 +42,9 @@ def _link(source: str, target: str) -> None:
 
 
 @pytest.fixture
-def edge_home(tmp_path: Path, shared_store: Store) -> Iterator[Path]:
+def edge_home(tmp_path: Path, shared_store: Store) -> Path:
     """A fresh EDGE_HOME that has the models, and nothing else."""
     home = tmp_path / "home"
     shutil.copytree(shared_store.root, home / "models", copy_function=_link)
     (home / "edge.toml").write_text(f'[models]\nwriter = "{SMALL_WRITER}"\nembedder = "{EMBEDDER}"\n', "utf-8")
-    yield home
+    return home

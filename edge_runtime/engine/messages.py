@@ -28,7 +28,7 @@ class _Up(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag=str.low
 # ---- down ----------------------------------------------------------------------------------------------------------
 
 
-class Load(_Down, kw_only=True):
+class Load(_Down, frozen=True, kw_only=True):
     """Load one model; answered by :class:`Ready`, or by :class:`Failed` with id ``load``."""
 
     path: str
@@ -36,6 +36,7 @@ class Load(_Down, kw_only=True):
     context: int = 4096  # tokens
     threads: int = 2
     batch: int = 256  # tokens per llama_decode of a prompt: a cancel is seen between two
+    tokenizer: str = ""  # the embedder's tokenizer.json; a writer's is inside its weights
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     cache_prompt: bool = True
 
 
-class Submit(_Down, kw_only=True):
+class Submit(_Down, frozen=True, kw_only=True):
     """Generate after ``prompt``, text that already went through a chat template (special tokens are parsed)."""
 
     id: str
@@ -65,7 +66,7 @@ class Submit(_Down, kw_only=True):
     add_bos: bool = True  # where the model's vocabulary says so
 
 
-class Score(_Down, kw_only=True):
+class Score(_Down, frozen=True, kw_only=True):
     """Log-probability of each continuation after a shared prompt; answered by :class:`Scored`."""
 
     id: str
@@ -73,7 +74,7 @@ class Score(_Down, kw_only=True):
     choices: list[str]
 
 
-class Embed(_Down, kw_only=True):
+class Embed(_Down, frozen=True, kw_only=True):
     """Embed texts, each of them whole: longer ones are read in overlapping windows. Answered by :class:`Vectors`."""
 
     id: str
@@ -81,30 +82,30 @@ class Embed(_Down, kw_only=True):
     pool: bool = True  # True: one vector a text (mean over its windows); False: every window its own vector
 
 
-class Cancel(_Down, kw_only=True):
+class Cancel(_Down, frozen=True, kw_only=True):
     id: str
 
 
-class Probe(_Down, kw_only=True):
+class Probe(_Down, frozen=True, kw_only=True):
     """Try the ways out of the seal from inside this process (:mod:`edge_runtime.seal`); answered by :class:`Probed`."""
 
     id: str
 
 
-class Purge(_Down, kw_only=True):
+class Purge(_Down, frozen=True, kw_only=True):
     """Forget every cached prompt (KV cells and snapshots): a document that fed one was removed."""
 
     id: str
 
 
-class Stop(_Down, kw_only=True):
+class Stop(_Down, frozen=True, kw_only=True):
     """Finish and exit 0."""
 
 
 # ---- up ------------------------------------------------------------------------------------------------------------
 
 
-class Ready(_Up, kw_only=True):
+class Ready(_Up, frozen=True, kw_only=True):
     """The model is loaded. ``template`` is the chat template inside the file, if it holds one."""
 
     name: str
@@ -121,17 +122,18 @@ class TopToken(msgspec.Struct, frozen=True):
     logprob: float
 
 
-class Token(_Up, kw_only=True):
-    """Text that became final with one step (whole UTF-8 characters; held back while a stop string may still complete)."""
+class Token(_Up, frozen=True, kw_only=True):
+    """Text that became final with one step (whole UTF-8 characters; held back while a stop may complete)."""
 
     id: str
     text: str
     tokens: int  # generated so far
+    piece: bytes = b""  # the bytes of this step's token, which may be half a character
     logprob: float | None = None
     top: list[TopToken] = []
 
 
-class Done(_Up, kw_only=True):
+class Done(_Up, frozen=True, kw_only=True):
     id: str
     reason: Literal["stop", "length", "cancelled"]
     prompt_tokens: int
@@ -141,14 +143,14 @@ class Done(_Up, kw_only=True):
     decode_ms: float
 
 
-class Scored(_Up, kw_only=True):
+class Scored(_Up, frozen=True, kw_only=True):
     id: str
     logprobs: list[float]  # summed over each choice's tokens
     tokens: list[int]  # how many tokens each choice has
 
 
-class Vectors(_Up, kw_only=True):
-    """Unit vectors, float32 little-endian, row-major: ``counts[i]`` rows for text i, each with the characters it read."""
+class Vectors(_Up, frozen=True, kw_only=True):
+    """Unit vectors, float32 little-endian, row-major: ``counts[i]`` rows for text i, each with what it read."""
 
     id: str
     width: int
@@ -158,16 +160,16 @@ class Vectors(_Up, kw_only=True):
     tokens: int
 
 
-class Probed(_Up, kw_only=True):
+class Probed(_Up, frozen=True, kw_only=True):
     id: str
     attempts: list[tuple[str, bool, str]]  # route, refused, detail
 
 
-class Purged(_Up, kw_only=True):
+class Purged(_Up, frozen=True, kw_only=True):
     id: str
 
 
-class Failed(_Up, kw_only=True):
+class Failed(_Up, frozen=True, kw_only=True):
     """The request (or the load) failed; ``code`` is an :class:`edge_runtime.errors.EdgeError` code."""
 
     id: str
@@ -175,7 +177,7 @@ class Failed(_Up, kw_only=True):
     message: str
 
 
-class Stats(_Up, kw_only=True):
+class Stats(_Up, frozen=True, kw_only=True):
     """Sent when something changed: what runs and waits, and the resident size."""
 
     running: int
@@ -225,13 +227,15 @@ class Frames:
 
 def decode_down(body: bytes) -> Down:
     try:
-        return _down.decode(body)
+        message: Down = _down.decode(body)
     except msgspec.MsgspecError as error:
         raise FrameError(f"not a message for a child: {error}") from error
+    return message
 
 
 def decode_up(body: bytes) -> Up:
     try:
-        return _up.decode(body)
+        message: Up = _up.decode(body)
     except msgspec.MsgspecError as error:
         raise FrameError(f"not a message from a child: {error}") from error
+    return message

@@ -1,0 +1,140 @@
+"""``edge ask`` and ``edge search``, and how an answer looks on the terminal (``chat`` and ``demo`` use that too)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import click
+
+from edge_runtime.cli.output import Wrapped, clean_line, paint, place, put, put_citation, put_json, say, width
+from edge_runtime.client import AskEvent, connect_sync
+from edge_runtime.errors import EngineError
+from edge_runtime.paths import Paths
+from edge_runtime.protocol import DEFAULT_COLLECTION, Answer, AskMode, Citation, SearchMode, Sentence, Sources
+
+
+class AnswerView:
+    """Writes an answer as it comes: sentences with their marks, then the quotes that the marks stand for."""
+
+    def __init__(self) -> None:
+        self._text = Wrapped(width())
+        self._sources: list[Citation] = []
+        self._cited: list[int] = []
+        self._began = False
+        self.shown: list[Citation] = []  # what was printed below the answer, in order
+
+    def show(self, events: Iterable[AskEvent]) -> Answer:
+        """Write every event; returns the answer. Raises EngineError where the stream holds none."""
+        try:
+            for event in events:
+                match event:
+                    case Sources():
+                        self._sources = event.citations
+                    case Sentence():
+                        self._sentence(event)
+                    case Answer():
+                        self._finish(event)
+                        return event
+        finally:
+            self._text.end()
+        raise EngineError("the daemon ended without an answer\nask again; its log says why")
+
+    def _sentence(self, sentence: Sentence) -> None:
+        self._began = True
+        known = [index for index in sentence.citations if 0 <= index < len(self._sources)]
+        self._cited += [index for index in known if index not in self._cited]
+        marks = "".join(f" [{self._cited.index(index) + 1}]" for index in known)
+        self._text.write(sentence.text + marks)
+
+    def _finish(self, answer: Answer) -> None:
+        if not self._began:
+            self._text.write(answer.answer)
+        self._text.end()
+        self.shown = [self._sources[index] for index in self._cited] if self._cited else answer.citations
+        if self.shown:
+            put()
+        for number, citation in enumerate(self.shown, 1):
+            put_citation(number, citation)
+
+
+def note(answer: Answer) -> str:
+    """One line on how an answer came about: ``from the documents, phrased by smollm2, 84 ms``."""
+    if not answer.grounded:
+        source = "the documents do not say"
+    elif answer.model is None:
+        source = "quoted from the documents"
+    else:
+        source = f"from the documents, phrased by {clean_line(answer.model)}"
+    age = f", cached {answer.cached_age_s:.0f} s ago" if answer.cached_age_s is not None else ""
+    total = answer.timings_ms.get("total")
+    return source + age + ("" if total is None else f", {total:.0f} ms")
+
+
+@click.command(short_help="Ask one question; the answer cites the documents.")
+@click.argument("question")
+@click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="The collection to ask.")
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "extract"]),
+    default="auto",
+    show_default=True,
+    help="extract: quote the documents, and let no model phrase the answer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The whole answer as JSON.")
+@click.option("--no-stream", is_flag=True, help="Wait for the whole answer.")
+def ask(*, question: str, collection: str, mode: AskMode, as_json: bool, no_stream: bool) -> None:
+    """Ask one question of the documents.
+
+    Each sentence of the answer bears the marks of the quotes it rests on; the quotes follow it. Where the documents do
+    not say, the answer says so.
+
+    \b
+    Example:
+      edge ask "What does alarm E17 mean?"
+      edge ask "Which torque?" --json | jq -r .answer
+    """
+    with connect_sync(Paths.from_environment().socket) as box:
+        if as_json:
+            put_json(box.ask(question, collection=collection, mode=mode))
+            return
+        if no_stream:
+            answer = AnswerView().show([box.ask(question, collection=collection, mode=mode)])
+        else:
+            answer = AnswerView().show(box.ask_stream(question, collection=collection, mode=mode))
+    if sys.stderr.isatty():
+        say(paint(note(answer), sys.stderr, dim=True))
+
+
+@click.command(short_help="Show the passages nearest to a query.")
+@click.argument("query")
+@click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="The collection to search.")
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "lexical", "dense"]),
+    default="hybrid",
+    show_default=True,
+    help="By words, by meaning, or both.",
+)
+@click.option("-k", "count", type=click.IntRange(1, 100), default=5, show_default=True, help="How many passages.")
+@click.option("--json", "as_json", is_flag=True, help="The hits as JSON.")
+def search(*, query: str, collection: str, mode: SearchMode, count: int, as_json: bool) -> None:
+    """Show the passages nearest to a query, the best first.
+
+    \b
+    Example:
+      edge search "gland bolts" -k 3
+      edge search E17 --mode lexical --json
+    """
+    with connect_sync(Paths.from_environment().socket) as box:
+        reply = box.search(query, collection=collection, mode=mode, k=count)
+    if as_json:
+        put_json(reply)
+        return
+    if not reply.hits:
+        say("nothing found; which documents are there: edge docs")
+    for hit in reply.hits:
+        put(f"{hit.score:.3f}  {paint(clean_line(hit.document), sys.stdout, bold=True)}, {place(hit.locator)}")
+        text = Wrapped(width(), indent=7)
+        text.write(hit.text)
+        text.end()

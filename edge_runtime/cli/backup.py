@@ -1,0 +1,169 @@
+"""``edge backup``, ``restore`` and ``uninstall``: what a box knows, kept, put back, or removed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from edge_runtime.cli.documents import confirm
+from edge_runtime.cli.output import clean_line, put, put_json, say, size
+from edge_runtime.client import connect_sync
+from edge_runtime.errors import RefusedError, StorageError
+from edge_runtime.paths import Paths
+
+
+@click.command(short_help="Write the box's documents and index to one file.")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Where the backup is, as JSON.")
+def backup(*, file: Path | None, as_json: bool) -> None:
+    """Write a consistent copy of what the box knows to one file, while it runs.
+
+    Without FILE it stays in the backups folder of the box's home; with FILE it is moved there. Models are not in it:
+    edge model pull fetches them again.
+
+    \b
+    Example:
+      edge backup
+      edge backup /mnt/usb/pump-house.backup
+    """
+    if file is not None and file.exists():
+        raise StorageError(f"{file} is already there; name another file, or remove it")
+    with connect_sync(Paths.from_environment().socket) as box:
+        reply = box.backup()
+    path = Path(reply.path)
+    if file is not None:
+        path = _move(path, file)
+    if as_json:
+        put_json({"path": str(path), "size": reply.size, "files": reply.files})
+    else:
+        put(clean_line(str(path)))
+        say(f"{size(reply.size)}: {', '.join(clean_line(name) for name in reply.files)}")
+
+
+def _move(source: Path, target: Path) -> Path:
+    """Under a name of its own until it is whole, so that a full disk leaves no half backup under the name asked for."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with source.open("rb") as inside, os.fdopen(_create(partial), "wb") as outside:
+            shutil.copyfileobj(inside, outside, 2**20)
+            outside.flush()
+            os.fsync(outside.fileno())
+        partial.replace(target)
+        source.unlink()
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(f"{target} cannot be written: {error.strerror}; the backup is whole at {source}") from error
+    return target
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
+@click.command(short_help="Put a backup in place of what is there.")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def restore(ctx: click.Context, *, file: Path, yes: bool) -> None:
+    """Put a backup in place of the documents and the index that are there; the daemon must not run.
+
+    \b
+    Example:
+      edge restore /mnt/usb/pump-house.backup
+    """
+    paths = Paths.from_environment()
+    refuse_while_running(paths)
+    if paths.index.exists() and not yes:
+        confirm(f"replace what is in {clean_line(str(paths.home))} by {clean_line(str(file))}?")
+    command = [sys.executable, "-P", "-m", "edge_runtime.daemon.restore", str(file.absolute())]
+    ctx.exit(subprocess.run(command, check=False).returncode)
+
+
+def refuse_while_running(paths: Paths) -> None:
+    """Raises RefusedError where a daemon holds the home's lock."""
+    try:
+        descriptor = os.open(paths.lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{paths.lock} cannot be opened: {error.strerror}; whose box is it?") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RefusedError(f"edged runs on {paths.home}; stop it first: systemctl stop edged, or end it") from None
+    finally:
+        os.close(descriptor)
+
+
+def owned(paths: Paths) -> Iterator[Path]:
+    """What is ours in the home, whether there or not: everything that this version of the project may have made."""
+    index = paths.index
+    yield from (index, index.with_name(index.name + "-wal"), index.with_name(index.name + "-shm"))
+    yield from (paths.models, paths.snapshots, paths.backups, paths.home / "history", paths.run)
+    if paths.config.parent == paths.home:
+        yield paths.config
+
+
+@click.command(short_help="Remove what the box has stored.")
+@click.option("--keep-backups", is_flag=True, help="Leave the backups.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def uninstall(*, keep_backups: bool, yes: bool) -> None:
+    """Remove the index, the models, the settings and whatever else the box has stored below its home.
+
+    It shows first what that is. Files that are not the box's stay, and the home itself stays where any is left. The
+    program is not touched: pip uninstall edge-runtime removes it.
+
+    \b
+    Example:
+      edge uninstall --keep-backups
+    """
+    paths = Paths.from_environment()
+    refuse_while_running(paths)
+    doomed = [path for path in owned(paths) if os.path.lexists(path)]
+    if keep_backups:
+        doomed = [path for path in doomed if path != paths.backups]
+    if not doomed:
+        say(f"there is nothing of a box in {clean_line(str(paths.home))}")
+        return
+    for path in doomed:
+        put(f"{size(_weight(path)):>10}  {clean_line(str(path))}")
+    if not yes:
+        confirm("remove all of this?")
+    for path in doomed:
+        _remove(path)
+    try:
+        paths.home.rmdir()
+        say(f"removed {clean_line(str(paths.home))}")
+    except OSError:
+        left = ", ".join(sorted(clean_line(path.name) for path in paths.home.iterdir()))
+        say(f"removed; {clean_line(str(paths.home))} stays, it still holds: {left}")
+
+
+def _weight(path: Path) -> int:
+    """Bytes of a file, or of the files below a folder; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(_weight(child) for child in path.iterdir())
+    return path.lstat().st_size
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, onerror=_writable_first)
+        else:
+            path.unlink()
+    except OSError as error:
+        raise StorageError(f"{error.filename or path} cannot be removed: {error.strerror}; whose is it?") from error
+
+
+def _writable_first(remove: Callable[[str], object], name: str, _: object) -> None:
+    """A folder without write permission (0500) is made writable, and the removal tried once more."""
+    Path(name).parent.chmod(0o700)
+    remove(name)

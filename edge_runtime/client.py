@@ -1,0 +1,310 @@
+"""The daemon's API as typed calls over its Unix socket: ``Client`` for asyncio, ``connect_sync`` for everything else.
+
+Replies are the structs of :mod:`edge_runtime.protocol`, errors the tree of :mod:`edge_runtime.errors`. One connection a
+call; leaving a stream early closes it, and the daemon then stops the work behind it. Nothing is retried here.
+
+The ``openai`` package needs no more than its own transport::
+
+    import httpx2, openai
+    transport = httpx2.HTTPTransport(uds="/path/to/edged.sock")
+    box = openai.OpenAI(base_url="http://edged/v1", api_key="none", http_client=httpx2.Client(transport=transport))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from edge_runtime import protocol
+from edge_runtime.errors import EdgeError, UnreachableError, from_wire
+from edge_runtime.http1 import Reply, Request, exchange
+from edge_runtime.sse import EventLines, ServerEvent
+
+AskEvent = protocol.Sources | protocol.Sentence | protocol.Answer
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+_STREAM_TYPE = "text/event-stream"
+
+
+def _decode(body: bytes | str, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise EdgeError(
+            f"the daemon's reply is not what this version expects: {error}\nare both of one version?"
+        ) from error
+
+
+def _error(body: bytes | str, status: int) -> EdgeError:
+    try:
+        told = msgspec.json.decode(body, type=protocol.ErrorReply).error
+    except msgspec.MsgspecError:
+        return EdgeError(f"the daemon answered with status {status} and no reason")
+    return from_wire(told.code, told.message, told.param)
+
+
+async def _events(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
+    """The events of a stream; one that carries an error is raised."""
+    lines = EventLines()
+    async for data in reply.chunks():
+        for event in lines.feed(data):
+            if event.name == "error" or event.data.startswith('{"error"'):
+                raise _error(event.data, reply.status)
+            yield event
+
+
+def _path(*parts: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+class Client:
+    """Calls to the daemon listening on ``socket``.
+
+    Every call raises UnreachableError where no daemon answers, DeadlineError where one says nothing for ``silence_s``
+    seconds (None: wait for as long as it takes), and else the error that the daemon named.
+    """
+
+    def __init__(self, socket: Path, *, silence_s: float | None = None) -> None:
+        self.socket = socket
+        self._silence_s = silence_s
+
+    async def _call(self, kind: type[_T], method: str, target: str, body: msgspec.Struct | None = None) -> _T:
+        return _decode(await self._read(method, target, body), kind)
+
+    async def _read(self, method: str, target: str, body: msgspec.Struct | None = None) -> bytes:
+        request = Request(method, target, b"" if body is None else msgspec.json.encode(body))
+        async with exchange(self.socket, request, self._silence_s) as reply:
+            data = await reply.read()
+        if reply.status >= 300:
+            raise _error(data, reply.status)
+        return data
+
+    async def _stream(
+        self, method: str, target: str, body: msgspec.Struct | None = None
+    ) -> AsyncGenerator[ServerEvent, None]:
+        request = Request(method, target, b"" if body is None else msgspec.json.encode(body), accept=_STREAM_TYPE)
+        async with exchange(self.socket, request, self._silence_s) as reply:
+            if reply.status >= 300:
+                raise _error(await reply.read(), reply.status)
+            async with aclosing(_events(reply)) as events:
+                async for event in events:
+                    yield event
+
+    # ---- knowledge ---------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, question: str, *, collection: str = protocol.DEFAULT_COLLECTION, mode: protocol.AskMode = "auto"
+    ) -> protocol.Answer:
+        body = protocol.AskRequest(question=question, collection=collection, mode=mode)
+        return await self._call(protocol.Answer, "POST", "/edge/v1/ask", body)
+
+    async def ask_stream(
+        self, question: str, *, collection: str = protocol.DEFAULT_COLLECTION, mode: protocol.AskMode = "auto"
+    ) -> AsyncGenerator[AskEvent, None]:
+        """``Sources`` first, each verified ``Sentence`` as it is ready, and the whole ``Answer`` last."""
+        body = protocol.AskRequest(question=question, collection=collection, mode=mode, stream=True)
+        async with aclosing(self._stream("POST", "/edge/v1/ask", body)) as events:
+            async for event in events:
+                match event.name:
+                    case "sources":
+                        yield _decode(event.data, protocol.Sources)
+                    case "sentence":
+                        yield _decode(event.data, protocol.Sentence)
+                    case "done":
+                        yield _decode(event.data, protocol.Answer)
+                        return
+                    case _:
+                        pass  # a newer daemon may say more
+        raise UnreachableError("the daemon ended the answer before it was done; its log says why; then ask again")
+
+    async def search(
+        self,
+        query: str,
+        *,
+        collection: str = protocol.DEFAULT_COLLECTION,
+        mode: protocol.SearchMode = "hybrid",
+        k: int = 5,
+    ) -> protocol.SearchReply:
+        body = protocol.SearchRequest(query=query, collection=collection, mode=mode, k=k)
+        return await self._call(protocol.SearchReply, "POST", "/edge/v1/search", body)
+
+    async def add_document(
+        self, name: str, content: bytes, *, collection: str = protocol.DEFAULT_COLLECTION
+    ) -> protocol.DocumentAdded:
+        """Raises DocumentError where the daemon cannot read it (a scan, encrypted, damaged, empty)."""
+        encoded = base64.b64encode(content).decode("ascii")
+        body = protocol.DocumentAdd(name=name, content=encoded, collection=collection)
+        return await self._call(protocol.DocumentAdded, "POST", "/edge/v1/documents", body)
+
+    async def documents(self) -> protocol.DocumentList:
+        return await self._call(protocol.DocumentList, "GET", "/edge/v1/documents")
+
+    async def document_text(self, document_id: str, start: int, end: int) -> protocol.Passage:
+        """Characters ``start`` to ``end`` of a document's text."""
+        query = urlencode({"start": start, "end": end})
+        return await self._call(
+            protocol.Passage, "GET", f"{_path('edge', 'v1', 'documents', document_id, 'text')}?{query}"
+        )
+
+    async def remove_document(self, document_id: str) -> protocol.Removed:
+        return await self._call(protocol.Removed, "DELETE", _path("edge", "v1", "documents", document_id))
+
+    async def feedback(self, answer_id: str, verdict: protocol.Verdict, hit: int | None = None) -> None:
+        body = protocol.FeedbackRequest(answer_id=answer_id, verdict=verdict, hit=hit)
+        await self._read("POST", "/edge/v1/feedback", body)
+
+    # ---- OpenAI's API ------------------------------------------------------------------------------------------
+
+    async def chat(self, request: protocol.ChatRequest) -> protocol.ChatCompletion:
+        body = msgspec.structs.replace(request, stream=False)
+        return await self._call(protocol.ChatCompletion, "POST", "/v1/chat/completions", body)
+
+    async def chat_stream(self, request: protocol.ChatRequest) -> AsyncGenerator[protocol.ChatChunk, None]:
+        body = msgspec.structs.replace(request, stream=True)
+        async with aclosing(self._chunks("/v1/chat/completions", body)) as chunks:
+            async for data in chunks:
+                yield _decode(data, protocol.ChatChunk)
+
+    async def complete(self, request: protocol.CompletionRequest) -> protocol.Completion:
+        body = msgspec.structs.replace(request, stream=False)
+        return await self._call(protocol.Completion, "POST", "/v1/completions", body)
+
+    async def complete_stream(self, request: protocol.CompletionRequest) -> AsyncGenerator[protocol.Completion, None]:
+        body = msgspec.structs.replace(request, stream=True)
+        async with aclosing(self._chunks("/v1/completions", body)) as chunks:
+            async for data in chunks:
+                yield _decode(data, protocol.Completion)
+
+    async def _chunks(self, target: str, body: msgspec.Struct) -> AsyncGenerator[str, None]:
+        async with aclosing(self._stream("POST", target, body)) as events:
+            async for event in events:
+                if event.data == "[DONE]":
+                    return
+                yield event.data
+        raise UnreachableError("the daemon ended the stream before it was done; its log says why; then ask again")
+
+    async def embed(self, request: protocol.EmbeddingsRequest) -> protocol.Embeddings:
+        return await self._call(protocol.Embeddings, "POST", "/v1/embeddings", request)
+
+    async def models(self) -> protocol.ModelList:
+        return await self._call(protocol.ModelList, "GET", "/v1/models")
+
+    # ---- the daemon itself -------------------------------------------------------------------------------------
+
+    async def status(self) -> protocol.Status:
+        return await self._call(protocol.Status, "GET", "/edge/v1/status")
+
+    async def events(self) -> AsyncGenerator[protocol.Event, None]:
+        """What happens from now on, until the caller leaves or the daemon stops."""
+        async with aclosing(self._stream("GET", "/edge/v1/events")) as events:
+            async for event in events:
+                yield _decode(event.data, protocol.Event)
+
+    async def requests(self) -> protocol.RequestList:
+        return await self._call(protocol.RequestList, "GET", "/edge/v1/requests")
+
+    async def cancel(self, request_id: str) -> None:
+        await self._read("DELETE", _path("edge", "v1", "requests", request_id))
+
+    async def probe(self) -> protocol.SealProof:
+        """Have the sealed processes try every way out on themselves."""
+        return await self._call(protocol.SealProof, "POST", "/edge/v1/probe")
+
+    async def backup(self, name: str | None = None) -> protocol.BackupReply:
+        """Have the daemon write a backup called ``name`` (None: named by the time) below ``backups`` in its home."""
+        return await self._call(protocol.BackupReply, "POST", "/edge/v1/backup", protocol.BackupRequest(name=name))
+
+    async def metrics(self) -> str:
+        """Prometheus text format 0.0.4."""
+        return (await self._read("GET", "/metrics")).decode("utf-8")
+
+
+def _blocking(
+    method: Callable[Concatenate[Client, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[SyncClient, _P], _T]:
+    @functools.wraps(method)
+    def call(self: SyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self.run(method(self.client, *args, **kwargs))
+
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[Client, _P], AsyncGenerator[_T, None]],
+) -> Callable[Concatenate[SyncClient, _P], Generator[_T, None, None]]:
+    @functools.wraps(method)
+    def iterate(self: SyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> Generator[_T, None, None]:
+        stream = method(self.client, *args, **kwargs)
+
+        async def step() -> _T:
+            return await anext(stream)
+
+        try:
+            while True:
+                try:
+                    value = self.run(step())
+                except StopAsyncIteration:
+                    return
+                yield value
+        finally:
+            self.run(stream.aclose())
+
+    return iterate
+
+
+class SyncClient:
+    """The calls of :class:`Client`, each of which blocks; not for use where an event loop runs, nor by two threads.
+
+    Ctrl-C during a call closes its connection and raises KeyboardInterrupt.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._runner = asyncio.Runner()
+
+    def run(self, call: Coroutine[Any, Any, _T]) -> _T:
+        return self._runner.run(call)
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    ask = _blocking(Client.ask)
+    ask_stream = _iterating(Client.ask_stream)
+    search = _blocking(Client.search)
+    add_document = _blocking(Client.add_document)
+    documents = _blocking(Client.documents)
+    document_text = _blocking(Client.document_text)
+    remove_document = _blocking(Client.remove_document)
+    feedback = _blocking(Client.feedback)
+    chat = _blocking(Client.chat)
+    chat_stream = _iterating(Client.chat_stream)
+    complete = _blocking(Client.complete)
+    complete_stream = _iterating(Client.complete_stream)
+    embed = _blocking(Client.embed)
+    models = _blocking(Client.models)
+    status = _blocking(Client.status)
+    events = _iterating(Client.events)
+    requests = _blocking(Client.requests)
+    cancel = _blocking(Client.cancel)
+    probe = _blocking(Client.probe)
+    backup = _blocking(Client.backup)
+    metrics = _blocking(Client.metrics)
+
+
+def connect_sync(socket: Path, *, silence_s: float | None = None) -> SyncClient:
+    """A blocking client; it connects at each call, so a daemon that is not there is noticed then."""
+    return SyncClient(Client(socket, silence_s=silence_s))

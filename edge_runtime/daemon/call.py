@@ -1,0 +1,163 @@
+"""One request on its way through the daemon, and the description of a route that every table here is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from edge_runtime.daemon.peers import Action, Peer
+from edge_runtime.daemon.requests import Running
+from edge_runtime.daemon.state import Daemon
+from edge_runtime.daemon.streaming import EventStream
+from edge_runtime.errors import RequestError, SlowRequestError, TooLargeError
+
+SMALL_BODY = 16 * 2**20  # bytes; only documents may be larger
+_INLINE_BYTES = 2**20  # a larger body is decoded in a thread
+_FIELD = re.compile(r"field `([^`]+)`")
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+
+encode = msgspec.json.Encoder().encode
+Reply = msgspec.Struct | web.StreamResponse
+Handle = Callable[["Call", Any], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """``body``, ``reply`` and ``events`` are types of the protocol; ``example`` is a body that works."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    kind: str  # the name in logs, metrics and lists of requests
+    action: Action
+    summary: str
+    handle: Handle
+    body: type[msgspec.Struct] | None = None
+    example: msgspec.Struct | None = None
+    reply: type[msgspec.Struct] | None = None
+    events: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict)
+    query: tuple[str, ...] = ()  # names of whole numbers
+    large: bool = False  # the body may be as large as ``server.body_bytes``
+    open_ended: bool = False  # lasts until the client leaves: a stop does not wait for it
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """What a route's function gets beside the body."""
+
+    daemon: Daemon
+    request: web.Request
+    route: Route
+    peer: Peer
+    id: str
+    running: Running
+    stream: EventStream
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def administers(self) -> bool:
+        return self.daemon.household.allowed(self.peer, "administer")
+
+    @property
+    def only_own(self) -> Peer | None:
+        """The peer whose things may be seen: None for all of them."""
+        return None if self.administers else self.peer
+
+    def reply(self, body: msgspec.Struct, *, status: int = 200) -> web.Response:
+        return web.Response(
+            status=status, body=encode(body), content_type="application/json", headers={"X-Request-Id": self.id}
+        )
+
+    def part(self, name: str) -> str:
+        """A named part of the path."""
+        return self.request.match_info[name]
+
+    def number(self, name: str) -> int:
+        """A whole number of the query.
+
+        Raises:
+            RequestError: it is missing or not one.
+        """
+        given = self.request.query.get(name, "")
+        if not given.isascii() or not given.isdecimal() or len(given) > 15:
+            raise RequestError(f"the query needs {name}=NUMBER, not negative", param=name)
+        return int(given)
+
+
+@functools.cache
+def _decoder(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def decode(raw: bytes, kind: type[msgspec.Struct]) -> Any:
+    """A body as its type.
+
+    Raises:
+        RequestError: malformed (the message gives the byte), or a field is missing, unknown or wrong (``param``).
+    """
+    try:
+        return _decoder(kind).decode(raw)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise RequestError("the body is not JSON that can be read: it is nested too deeply") from None
+
+
+def _explain(message: str) -> RequestError:
+    """msgspec's sentence as ours: the field at fault comes first."""
+    at = _AT.search(message)
+    path = at.group(1) if at else ""
+    reason = message[: at.start()] if at else message
+    named = _FIELD.search(reason)
+    if named:
+        path = f"{path}.{named.group(1)}" if path else named.group(1)
+    return RequestError(f"{path}: {reason}" if path else reason, param=path or None)
+
+
+async def read_body(call_request: web.Request, *, limit: int, seconds: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLargeError: it is, or says that it will be, longer than ``limit`` bytes.
+        SlowRequestError: it did not arrive within ``seconds``.
+    """
+    announced = call_request.content_length
+    too_large = TooLargeError(f"the body is larger than {limit} bytes; send less, or raise server.body_bytes")
+    if announced is not None and announced > limit:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in call_request.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise SlowRequestError(f"the body did not arrive within {seconds:g} seconds; send it again") from None
+    except web.RequestPayloadError as error:
+        raise RequestError(f"the body cannot be read: {error}") from None
+    return b"".join(parts)
+
+
+async def parse_body(request: web.Request, route: Route, *, most: int, seconds: float) -> Any:
+    """The decoded body, or None for a route without one. Raises as :func:`read_body` and :func:`decode`."""
+    if route.body is None:
+        return None
+    raw = await read_body(request, limit=most if route.large else min(most, SMALL_BODY), seconds=seconds)
+    if not raw.strip():
+        # A body that has only optional fields may be left out.
+        raw = b"{}"
+    if len(raw) > _INLINE_BYTES:
+        return await asyncio.to_thread(decode, raw, route.body)
+    return decode(raw, route.body)

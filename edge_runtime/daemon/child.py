@@ -1,0 +1,253 @@
+"""One child process of ``edged``: started over a socket pair, loaded, listened to, and started again when it dies.
+
+Requests in flight at its death get an error; how requests are admitted is the business of :mod:`.children`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Literal
+
+from edge_runtime.daemon import logs
+from edge_runtime.daemon.events import Events
+from edge_runtime.engine.messages import (
+    Down,
+    Failed,
+    FrameError,
+    Frames,
+    Load,
+    Ready,
+    Stats,
+    Stop,
+    Up,
+    decode_up,
+    encode,
+)
+from edge_runtime.errors import EdgeError, EngineError, from_wire
+from edge_runtime.protocol import ChildStatus
+
+ChildName = Literal["engine", "embedder"]
+State = Literal["starting", "ready", "failed", "stopped"]
+Replies = asyncio.Queue[Up | EdgeError]
+
+_READ_BYTES = 2**18
+_FIRST_DELAY = 0.2  # seconds before a second start in a row that failed; doubled up to the next
+_LONGEST_DELAY = 10.0
+_RECHECK = 1.0  # seconds between looks for a model that is not there
+_STOP_SECONDS = 3.0
+
+
+class Child:
+    """Runs ``python -m MODULE --fd N``; ``find`` names the model to load, or raises what is wrong with it."""
+
+    def __init__(
+        self, name: ChildName, module: str, *, options: Sequence[str], find: Callable[[], Load], events: Events
+    ) -> None:
+        self.name: ChildName = name
+        self.ready: Ready | None = None
+        self.stats: Stats | None = None
+        self.state: State = "starting"
+        self.detail = ""
+        self._module = module
+        self._find = find
+        self._events = events
+        self.loaded: Load | None = None
+        self._options = options
+        self._starts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._changed = asyncio.Event()
+        self._open: dict[str, Replies] = {}
+
+    @property
+    def status(self) -> ChildStatus:
+        return ChildStatus(
+            name=self.name,
+            state=self.state,
+            pid=self._process.pid if self._process is not None else None,
+            restarts=max(0, self._starts - 1),
+            model=self.loaded.name if self.loaded is not None else None,
+            detail=self.detail,
+        )
+
+    async def supervise(self) -> None:
+        """Keep the child alive until cancelled; then stop it."""
+        delay = 0.0
+        try:
+            while True:
+                try:
+                    load = await asyncio.to_thread(self._find)
+                except EdgeError as error:
+                    self._turn("failed", error.message)
+                    await asyncio.sleep(_RECHECK)
+                    continue
+                await asyncio.sleep(delay)
+                self.loaded = load
+                was_ready = await self._live(load)
+                delay = 0.0 if was_ready else min(max(_FIRST_DELAY, delay * 2), _LONGEST_DELAY)
+        finally:
+            self._turn("stopped", "")
+            await self._end()
+
+    async def come(self) -> Ready:
+        """The loaded model, however long it takes."""
+        while self.ready is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.ready
+
+    async def wait_ready(self, seconds: float) -> Ready:
+        """The loaded model, waiting while the child starts.
+
+        Raises:
+            EngineError: it failed, or is not there within ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        while self.ready is None:
+            if self.state in ("failed", "stopped"):
+                raise EngineError(f"the {self.name} is not available: {self.detail or self.state}")
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                raise EngineError(f"the {self.name} is still starting; try again in some seconds") from None
+        return self.ready
+
+    @contextlib.asynccontextmanager
+    async def exchange(self, key: str) -> AsyncIterator[Replies]:
+        """The replies that carry ``key``; an :class:`EdgeError` in the queue is the last."""
+        replies: Replies = asyncio.Queue()
+        self._open[key] = replies
+        try:
+            yield replies
+        finally:
+            self._open.pop(key, None)
+
+    def send(self, message: Down) -> None:
+        """Raises EngineError where no child listens."""
+        if self._writer is None or self._writer.is_closing():
+            raise EngineError(f"the {self.name} has just died; try again in some seconds")
+        self._writer.write(encode(message))
+
+    async def call(self, key: str, message: Down) -> Up:
+        """Send one message and wait for its one reply.
+
+        Raises:
+            EdgeError: what the child said, or that it died.
+        """
+        async with self.exchange(key) as replies:
+            self.send(message)
+            reply = await replies.get()
+        if isinstance(reply, EdgeError):
+            raise reply
+        return reply
+
+    def kill(self) -> None:
+        """End a child that does not answer; it is started again."""
+        if self._process is not None:
+            self._process.kill()
+
+    async def _live(self, load: Load) -> bool:
+        """One life of the process, from its start to its death; whether it ever was ready."""
+        self._starts += 1
+        if self.state != "failed":
+            self._turn("starting", "")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  (posix_spawn: it takes 2 ms, and no thread or watcher)
+                [sys.executable, "-P", "-m", self._module, "--fd", str(theirs.fileno()), *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._writer.write(encode(load))
+        self._events.publish("child.started", child=self.name, pid=self._process.pid)
+        try:
+            await self._listen(reader)
+        except (ConnectionError, FrameError) as error:
+            logs.warn("child.broken", child=self.name, reason=str(error))
+        return await self._bury()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        frames = Frames()
+        while data := await reader.read(_READ_BYTES):
+            for body in frames.feed(data):
+                self._receive(decode_up(body))
+
+    def _receive(self, message: Up) -> None:
+        match message:
+            case Ready():
+                self.ready = message
+                self._turn("ready", "")
+                self._events.publish("child.ready", child=self.name, load_ms=round(message.load_ms, 1))
+            case Stats():
+                self.stats = message
+            case Failed(id="load", message=text):
+                self._turn("failed", text)
+                self.kill()
+            case Failed(id=key, code=code, message=text):
+                self._hand(key, from_wire(code, text))
+            case other:
+                self._hand(other.id, other)
+
+    def _hand(self, key: str, reply: Up | EdgeError) -> None:
+        # A reply to a request that has been given up is nobody's.
+        if (replies := self._open.get(key)) is not None:
+            replies.put_nowait(reply)
+
+    async def _bury(self) -> bool:
+        """After the stream's end: reap the process, and tell whoever waited for it. Whether it ever was ready."""
+        was_ready, self.ready = self.ready is not None, None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        code = await self._reap(0.5)
+        if was_ready:
+            self._turn("starting", f"it ended with {describe(code)} and is being started again")
+        elif self.state != "failed":
+            self._turn("failed", f"it ended with {describe(code)} while loading its model; run: edge doctor")
+        logs.warn("child.died", child=self.name, reason=describe(code))
+        self._events.publish("child.died", child=self.name, reason=describe(code))
+        for replies in self._open.values():
+            replies.put_nowait(
+                EngineError(f"the {self.name} process died ({describe(code)}) during this request; send it again")
+            )
+        return was_ready
+
+    async def _reap(self, patience: float) -> int:
+        process = self._process
+        if process is None:
+            return 0
+        try:
+            return await asyncio.to_thread(process.wait, patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return await asyncio.to_thread(process.wait)
+
+    async def _end(self) -> None:
+        """Ask the child to leave, and see to it that it does."""
+        self.ready = None
+        if self._writer is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._writer.write(encode(Stop()))
+                self._writer.close()
+            self._writer = None
+        await self._reap(_STOP_SECONDS)
+
+    def _turn(self, state: State, detail: str) -> None:
+        if (state, detail) != (self.state, self.detail) and detail:
+            logs.warn("child.state", child=self.name, state=state, detail=detail)
+        self.state, self.detail = state, detail
+        self._changed.set()
+
+
+def describe(code: int) -> str:
+    """An exit status in words."""
+    return f"signal {-code}" if code < 0 else f"exit status {code}"

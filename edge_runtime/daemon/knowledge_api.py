@@ -1,0 +1,314 @@
+"""Our own routes about documents: ask, search, add, list, read, remove, and feedback on answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+from collections.abc import Collection
+from pathlib import Path
+
+from edge_runtime import protocol
+from edge_runtime.daemon.call import Call, Reply, Route
+from edge_runtime.daemon.library import Shelf, reader_of
+from edge_runtime.daemon.state import Daemon
+from edge_runtime.errors import EngineError, NotFoundError, RequestError
+
+MOST_TEXT = 100_000  # characters of one passage
+
+
+# ---- questions -----------------------------------------------------------------------------------------------------
+
+
+async def ask(call: Call, body: protocol.AskRequest) -> Reply:
+    from edge_runtime.knowledge.asking import Question  # noqa: PLC0415
+
+    shelf, answers = call.daemon.library.shelf, call.daemon.answers
+    held = await asyncio.to_thread(shelf.index.collection, body.collection)
+    question = Question(
+        id=call.id,
+        text=body.question,
+        collection=body.collection,
+        mode=body.mode,
+        sensitivity=held.sensitivity if held is not None else "internal",
+        reader=reader_of(call.peer, administers=call.administers),
+    )
+    answers.begin(call.id, call.peer)
+    call.running.start()
+    answer: protocol.Answer | None = None
+    try:
+        async with contextlib.aclosing(shelf.asker.ask(question)) as steps:
+            async for step in steps:
+                match step:
+                    case protocol.Answer():
+                        answer = step
+                        answers.put(step, call.peer)
+                    case protocol.Sources() if body.stream:
+                        await call.stream.send(step, "sources")
+                    case protocol.Sentence() if body.stream:
+                        await call.stream.send(step, "sentence")
+    except asyncio.CancelledError:
+        answers.end(call.id, "cancelled")
+        raise
+    finally:
+        answers.end(call.id, "failed")
+    if answer is None:
+        raise EngineError("the question ended without an answer; ask again")
+    if not body.stream:
+        return answer
+    await call.stream.send(answer, "done")
+    return await call.stream.end()
+
+
+async def poll_answer(call: Call, _: None) -> Reply:
+    return call.daemon.answers.get(call.part("id"), call.only_own)
+
+
+async def cancel_answer(call: Call, _: None) -> Reply:
+    call.daemon.requests.cancel(call.part("id"), call.only_own)
+    return protocol.Acknowledged()
+
+
+async def feedback(call: Call, body: protocol.FeedbackRequest) -> Reply:
+    answer = call.daemon.answers.get(body.answer_id, call.only_own)
+    if body.hit is not None and not 0 <= body.hit < len(answer.citations):
+        raise RequestError(f"the answer has {len(answer.citations)} citations; hit counts from 0", param="hit")
+    await asyncio.to_thread(call.daemon.library.shelf.journal.note, body, str(call.peer))
+    return protocol.Acknowledged()
+
+
+async def search(call: Call, body: protocol.SearchRequest) -> Reply:
+    from edge_runtime.knowledge.search import search as look  # noqa: PLC0415
+
+    shelf = call.daemon.library.shelf
+    call.running.start()
+    vector = None
+    if body.mode != "lexical":
+        vector = (await shelf.embedder.embed([body.query])).rows[0][0]
+    found = await asyncio.to_thread(
+        look,
+        shelf.index,
+        body.query,
+        vector,
+        collection=body.collection,
+        mode=body.mode,
+        k=body.k,
+        readers=reader_of(call.peer, administers=call.administers),
+    )
+    return protocol.SearchReply(
+        hits=[
+            protocol.Hit(
+                document=hit.document,
+                document_id=hit.document_id,
+                locator=protocol.Locator(
+                    start=hit.start, end=hit.end, page=hit.page, heading=hit.heading[-1] if hit.heading else None
+                ),
+                score=round(float(hit.score), 6),
+                text=hit.text,
+            )
+            for hit in found
+        ]
+    )
+
+
+# ---- documents -----------------------------------------------------------------------------------------------------
+
+
+async def add_document(call: Call, body: protocol.DocumentAdd) -> Reply:
+    from edge_runtime.knowledge.documents import Limits  # noqa: PLC0415
+    from edge_runtime.knowledge.ingest import ingest  # noqa: PLC0415
+
+    shelf, settings = call.daemon.library.shelf, call.daemon.config.knowledge
+    try:
+        content = await asyncio.to_thread(base64.b64decode, body.content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"content is not base64: {error}", param="content") from None
+    limits = Limits(
+        memory_bytes=settings.parse_memory_bytes,
+        seconds=settings.parse_seconds,
+        document_bytes=settings.document_bytes,
+        text_chars=settings.text_chars,
+        chunk_tokens=settings.chunk_tokens,
+        chunk_overlap=settings.chunk_overlap,
+    )
+    async with shelf.adding:
+        call.running.start()
+        older = await asyncio.to_thread(_named, shelf, body.collection, body.name)
+        added = await ingest(shelf.index, shelf.embedder, body.name, content, body.collection, limits)
+    replaced = [key for key in older if key != added.document.id]
+    if replaced:
+        await _purge(call.daemon, replaced)
+    if not added.unchanged:
+        call.daemon.events.publish(
+            "document.added", document=added.document.id, name=body.name, collection=body.collection
+        )
+    return added
+
+
+def _named(shelf: Shelf, collection: str, name: str) -> list[str]:
+    return [item.id for item in shelf.index.documents(collection) if item.name == name]
+
+
+async def list_documents(call: Call, _: None) -> Reply:
+    index = call.daemon.library.shelf.index
+    documents = await asyncio.to_thread(index.documents)
+    reader = reader_of(call.peer, administers=call.administers)
+    if reader is not None:
+        open_to = {item.name for item in await asyncio.to_thread(index.collections) if item.readable(reader)}
+        documents = [item for item in documents if item.collection in open_to]
+    return protocol.DocumentList(documents=documents)
+
+
+async def _readable(call: Call) -> protocol.Document:
+    """The document named by the path; one that the peer may not read is not there for it."""
+    index, key = call.daemon.library.shelf.index, call.part("id")
+    document = await asyncio.to_thread(index.document, key)
+    reader = reader_of(call.peer, administers=call.administers)
+    collection = await asyncio.to_thread(index.collection, document.collection)
+    if reader is not None and collection is not None and not collection.readable(reader):
+        raise NotFoundError(f"no document has the id {key}: edge docs lists them")
+    return document
+
+
+async def show_document(call: Call, _: None) -> Reply:
+    return await _readable(call)
+
+
+async def read_text(call: Call, _: None) -> Reply:
+    start, end = call.number("start"), call.number("end")
+    if not start <= end <= start + MOST_TEXT:
+        raise RequestError(f"end must lie between start and start + {MOST_TEXT}", param="end")
+    document = await _readable(call)
+    text = await asyncio.to_thread(call.daemon.library.shelf.index.text, document.id, start, end)
+    return protocol.Passage(
+        document=document.name, document_id=document.id, start=start, end=start + len(text), text=text
+    )
+
+
+async def remove_document(call: Call, _: None) -> Reply:
+    key = call.part("id")
+    purged = await asyncio.to_thread(call.daemon.library.shelf.index.remove, key)
+    purged = {**purged, **await _purge(call.daemon, [key])}
+    call.daemon.events.publish("document.removed", document=key)
+    return protocol.Removed(removed=[key], purged=purged)
+
+
+async def _purge(daemon: Daemon, documents: Collection[str]) -> dict[str, int]:
+    """Forget what was derived from documents outside the index: answers that quote them, and every cached prompt."""
+    answers = daemon.answers.forget(documents)
+    await daemon.engine.purge()
+    snapshots = await asyncio.to_thread(_empty, daemon.paths.snapshots)
+    return {"answers": answers, "snapshots": snapshots}
+
+
+def _empty(directory: Path) -> int:
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/edge/v1/ask",
+        kind="ask",
+        action="ask",
+        summary="An answer from the box's own documents, with its citations; server-sent events where `stream` is set.",
+        handle=ask,
+        body=protocol.AskRequest,
+        example=protocol.AskRequest(question="What does alarm E17 mean?"),
+        reply=protocol.Answer,
+        events={"sources": protocol.Sources, "sentence": protocol.Sentence, "done": protocol.Answer},
+    ),
+    Route(
+        method="GET",
+        path="/edge/v1/ask/{id}",
+        kind="ask.poll",
+        action="ask",
+        summary="One of the latest answers, or how far it is.",
+        handle=poll_answer,
+        reply=protocol.Answer,
+    ),
+    Route(
+        method="DELETE",
+        path="/edge/v1/ask/{id}",
+        kind="ask.cancel",
+        action="ask",
+        summary="Stop answering a question.",
+        handle=cancel_answer,
+        reply=protocol.Acknowledged,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/feedback",
+        kind="feedback",
+        action="ask",
+        summary="What a person thinks of an answer; `hit` counts its citations from 0.",
+        handle=feedback,
+        body=protocol.FeedbackRequest,
+        example=protocol.FeedbackRequest(answer_id="req-0123456789abcdef0123", verdict="good", hit=0),
+        reply=protocol.Acknowledged,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/search",
+        kind="search",
+        action="ask",
+        summary="The passages nearest to a query.",
+        handle=search,
+        body=protocol.SearchRequest,
+        example=protocol.SearchRequest(query="gland packing torque", mode="hybrid", k=3),
+        reply=protocol.SearchReply,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/documents",
+        kind="documents.add",
+        action="administer",
+        summary="Add a document, in place of an older one of the same name.",
+        handle=add_document,
+        body=protocol.DocumentAdd,
+        example=protocol.DocumentAdd(name="note.md", content="IyBOb3RlCgpUaGUgcHVtcCBpcyBncmVlbi4K"),
+        reply=protocol.DocumentAdded,
+        large=True,
+    ),
+    Route(
+        method="GET",
+        path="/edge/v1/documents",
+        kind="documents",
+        action="ask",
+        summary="The documents that the peer may read.",
+        handle=list_documents,
+        reply=protocol.DocumentList,
+    ),
+    Route(
+        method="GET",
+        path="/edge/v1/documents/{id}",
+        kind="documents",
+        action="ask",
+        summary="One document.",
+        handle=show_document,
+        reply=protocol.Document,
+    ),
+    Route(
+        method="GET",
+        path="/edge/v1/documents/{id}/text",
+        kind="documents.text",
+        action="ask",
+        summary="Characters `start` to `end` of a document's text: a cited passage.",
+        handle=read_text,
+        reply=protocol.Passage,
+        query=("start", "end"),
+    ),
+    Route(
+        method="DELETE",
+        path="/edge/v1/documents/{id}",
+        kind="documents.remove",
+        action="administer",
+        summary="Remove a document and whatever was derived from it.",
+        handle=remove_document,
+        reply=protocol.Removed,
+    ),
+)

@@ -1,0 +1,129 @@
+"""Knowledge in the daemon: the index, opened once the embedder is known, and honest about why it is not there.
+
+The rest of the daemon starts and goes on without it. What touches the disk runs in threads. Knowledge, NumPy and SQLite
+are imported while the children load: together they take a fifth of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_runtime.config import Config
+from edge_runtime.daemon import logs
+from edge_runtime.daemon.children import Embedder
+from edge_runtime.daemon.peers import Peer, Uid
+from edge_runtime.daemon.writer import Writer
+from edge_runtime.errors import EdgeError, EngineError, StorageError
+from edge_runtime.paths import Paths
+
+if TYPE_CHECKING:
+    from edge_runtime.daemon.journal import Journal
+    from edge_runtime.daemon.vectors import DocumentEmbedder
+    from edge_runtime.knowledge.asking import Asker
+    from edge_runtime.knowledge.collections import Reader
+    from edge_runtime.knowledge.index import Index
+
+_OPENING = "the index is being opened"
+
+
+class Shelf:
+    """Everything that an open index serves."""
+
+    def __init__(
+        self, index: Index, journal: Journal, *, embedder: DocumentEmbedder, writer: Writer, confidence: float
+    ) -> None:
+        from edge_runtime.knowledge.asking import Asker  # noqa: PLC0415
+
+        self.index = index
+        self.journal = journal
+        self.embedder = embedder
+        self.asker: Asker = Asker(index, embedder, writer, confidence=confidence)
+        self.adding = asyncio.Semaphore(1)  # one document at a time: each may take much memory
+
+
+class Library:
+    """Holds the :class:`Shelf`, or what keeps it from being opened."""
+
+    def __init__(self, paths: Paths, config: Config, embedder: Embedder, writer: Writer) -> None:
+        self.trouble = _OPENING
+        self._paths = paths
+        self._config = config
+        self._embedder = embedder
+        self._writer = writer
+        self._shelf: Shelf | None = None
+
+    async def open(self) -> None:
+        """Wait for the embedder, which knows how wide a vector is, and open the index; a damaged one stays as it is."""
+        loading = asyncio.ensure_future(asyncio.to_thread(_warm))
+        width = (await self._embedder.child.come()).width
+        await loading
+        tokenizer = Path(self._embedder.child.loaded.tokenizer if self._embedder.child.loaded else "")
+        try:
+            self._shelf = await asyncio.to_thread(self._open, width, tokenizer)
+        except EdgeError as error:
+            self.trouble = error.message
+            logs.error("index.broken", reason=error.message)
+        else:
+            self.trouble = ""
+
+    def _open(self, width: int, tokenizer: Path) -> Shelf:
+        from edge_runtime.daemon.journal import Journal  # noqa: PLC0415
+        from edge_runtime.daemon.vectors import DocumentEmbedder  # noqa: PLC0415
+        from edge_runtime.knowledge.index import Index  # noqa: PLC0415
+
+        journal = Journal(self._paths.journal)
+        index = Index.open(self._paths.index, embedder=self._config.models.embedder, width=width)
+        embedder = DocumentEmbedder(self._embedder, tokenizer)
+        return Shelf(
+            index, journal, embedder=embedder, writer=self._writer, confidence=self._config.knowledge.confidence
+        )
+
+    @property
+    def shelf(self) -> Shelf:
+        """
+        Raises:
+            EngineError: it is not open yet.
+            StorageError: it cannot be opened; the message says what to do.
+        """
+        if self._shelf is not None:
+            return self._shelf
+        if self.trouble == _OPENING:
+            raise EngineError("the index is not open yet; try again in some seconds")
+        raise StorageError(self.trouble)
+
+    async def counts(self) -> tuple[int, int]:
+        """Documents and chunks; zeros without an index."""
+        if self._shelf is None:
+            return 0, 0
+        try:
+            stats = await asyncio.to_thread(self._shelf.index.stats)
+        except EdgeError as error:
+            self.trouble = error.message
+            return 0, 0
+        return stats.documents, stats.chunks
+
+    def close(self) -> None:
+        if self._shelf is not None:
+            self._shelf.index.close()
+            self._shelf.journal.close()
+            self._shelf = None
+
+
+def reader_of(peer: Peer, *, administers: bool) -> Reader | None:
+    """The peer as collections know readers; None reads everything."""
+    from edge_runtime.knowledge.collections import Reader  # noqa: PLC0415
+
+    match peer:
+        case _ if administers:
+            return None
+        case Uid(uid=uid, groups=groups):
+            return Reader(uid, groups)
+        case _:
+            return Reader(-1)  # the token is nobody's: it reads what has no readers of its own
+
+
+def _warm() -> None:
+    from edge_runtime.daemon import journal, vectors  # noqa: F401, PLC0415
+    from edge_runtime.knowledge import asking, index  # noqa: F401, PLC0415

@@ -1,0 +1,74 @@
+"""The command ``edged``: prepare, seal, and only then import what computes and serves.
+
+Until the seal this imports the standard library alone: a native library starts threads that the seal does not reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_runtime import config as configuration
+from edge_runtime.daemon import logs, notify, startup
+from edge_runtime.errors import EdgeError, ExitCode
+from edge_runtime.paths import Paths
+from edge_runtime.seal import Access, SealReport, plain_writes, seal
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="edged", description="Serve this box's models and documents on a Unix socket, sealed off from the network."
+    )
+    parser.add_argument(
+        "--listen", metavar="127.0.0.1:PORT", help="also listen on this TCP address, with the token in run/token"
+    )
+    parser.add_argument("--unsealed", action="store_true", help="start even where the kernel cannot seal everything")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="instead of $EDGE_CONFIG or edge.toml in EDGE_HOME")
+    return parser.parse_args(argv)
+
+
+def _seal(paths: Paths, config: Path, *, unsealed: bool) -> SealReport:
+    # Landlock follows links when a rule is made: what the home links to is named by its target.
+    readable = (paths.models.resolve(),)
+    config_file = (config.resolve(),) if config.exists() else ()
+    # The socket's file is removed at the end, wherever it is.
+    writable = {paths.home.resolve(), paths.socket.parent.resolve()}
+    report = seal(Access(read=(*readable, *config_file), write=tuple(writable)), unsealed_ok=unsealed)
+    plain_writes()
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to stop; the exit status."""
+    options = _arguments(argv)
+    logs.start()
+    paths = Paths.from_environment()
+    try:
+        config_path = (options.config or paths.config).absolute()
+        config = configuration.load(config_path)
+        startup.prepare_home(paths)
+        lock = startup.take_lock(paths)
+        inherited = notify.inherited_listeners()
+        listeners = startup.open_listeners(paths, options.listen, inherited)
+        notifier = notify.Notifier.from_environment()
+        report = _seal(paths, config_path, unsealed=options.unsealed)
+    except EdgeError as error:
+        logs.error("refused", reason=error.message)
+        return int(error.exit_code)
+    if report.missing:
+        logs.warn("unsealed", missing=list(report.missing))
+
+    from edge_runtime.daemon import process  # noqa: PLC0415  (after the seal)
+    from edge_runtime.protocol import SealStatus  # noqa: PLC0415
+
+    seal_status = SealStatus(
+        sealed=report.sealed, seccomp=report.seccomp, landlock_abi=report.landlock_abi, missing=list(report.missing)
+    )
+    process.run(config, paths, listeners, seal_status, notifier)
+    if not inherited:
+        paths.socket.unlink(missing_ok=True)
+    os.close(lock)
+    logs.info("stopped")
+    return int(ExitCode.OK)

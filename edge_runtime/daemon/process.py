@@ -1,0 +1,139 @@
+"""The daemon's life after the seal: children and listeners up, serve, drain, down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from edge_runtime.config import Config
+from edge_runtime.daemon import logs
+from edge_runtime.daemon.answers import Answers
+from edge_runtime.daemon.children import make_children
+from edge_runtime.daemon.events import Events
+from edge_runtime.daemon.library import Library
+from edge_runtime.daemon.metrics import Labels, Metrics
+from edge_runtime.daemon.notify import Notifier
+from edge_runtime.daemon.peers import Household
+from edge_runtime.daemon.routes import ROUTES
+from edge_runtime.daemon.server import make_application, make_runner
+from edge_runtime.daemon.startup import Listeners
+from edge_runtime.daemon.state import Daemon
+from edge_runtime.daemon.writer import Writer
+from edge_runtime.paths import Paths
+from edge_runtime.protocol import SealStatus
+
+_READY_POLL = 0.02  # seconds
+
+
+def run(config: Config, paths: Paths, listeners: Listeners, seal: SealStatus, notifier: Notifier) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return."""
+    asyncio.run(_run(make_daemon(config, paths, listeners, seal), listeners, notifier))
+
+
+def make_daemon(config: Config, paths: Paths, listeners: Listeners, seal: SealStatus) -> Daemon:
+    events = Events()
+    engine, embedder = make_children(config, paths.models, events, sealed=seal.sealed)
+    writer = Writer(engine, config.models.writer)
+    daemon = Daemon(
+        config=config,
+        paths=paths,
+        household=Household(listeners.owner, listeners.group),
+        seal=seal,
+        listen=listeners.tcp_address,
+        token=listeners.token,
+        engine=engine,
+        embedder=embedder,
+        writer=writer,
+        library=Library(paths, config, embedder, writer),
+        answers=Answers(),
+        events=events,
+        metrics=Metrics(),
+    )
+    _add_gauges(daemon)
+    return daemon
+
+
+def _add_gauges(daemon: Daemon) -> None:
+    def children() -> dict[Labels, float]:
+        pair = (daemon.engine.child, daemon.embedder.child)
+        return {(("child", child.name),): float(child.state == "ready") for child in pair}
+
+    def restarts() -> dict[Labels, float]:
+        pair = (daemon.engine.child, daemon.embedder.child)
+        return {(("child", child.name),): float(child.status.restarts) for child in pair}
+
+    gauge = daemon.metrics.gauge
+    gauge("edge_ready", "1 when the box can do its work.", lambda: {(): float(not daemon.trouble)})
+    gauge("edge_child_ready", "1 when the child process has loaded its model.", children)
+    gauge("edge_child_restarts", "Starts of the child process after its first.", restarts)
+    gauge("edge_requests_running", "Requests that the engine works on.", lambda: {(): float(daemon.engine.running)})
+    gauge("edge_requests_waiting", "Requests that wait for the engine.", lambda: {(): float(daemon.engine.waiting)})
+    gauge("edge_event_listeners", "Open event streams.", lambda: {(): float(daemon.events.listeners)})
+
+
+async def _run(daemon: Daemon, listeners: Listeners, notifier: Notifier) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    children = [_start(child.child.supervise()) for child in (daemon.engine, daemon.embedder)]
+    tasks = [*children, _start(daemon.library.open()), _start(_announce(daemon, notifier))]
+    runner = make_runner(make_application(daemon, ROUTES))
+    await runner.setup()
+    sites = [web.SockSite(runner, item) for item in (listeners.unix, listeners.tcp) if item is not None]
+    for site in sites:
+        await site.start()
+    await stop.wait()
+    notifier.tell("STOPPING=1")
+    logs.info("stopping")
+    await _drain(daemon, runner, sites)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    daemon.library.close()
+
+
+def _start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task of the daemon's own: its failure is logged, and the daemon goes on."""
+
+    def report(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logs.LOG.error("task.broken", exc_info=error)
+
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(report)
+    return task
+
+
+async def _announce(daemon: Daemon, notifier: Notifier) -> None:
+    """Tell the service manager when the box can work; a box that cannot yet is up as well, and its status says why."""
+    told = False
+    while daemon.trouble:
+        broken = [child for child in (daemon.engine.child, daemon.embedder.child) if child.state == "failed"]
+        if broken and not told:
+            told = True
+            notifier.tell("READY=1", f"STATUS={daemon.trouble.splitlines()[0]}")
+        await asyncio.sleep(_READY_POLL)
+    notifier.tell("READY=1", "STATUS=ready")
+    logs.info("ready", socket=str(daemon.paths.socket), listen=daemon.listen, sealed=daemon.seal.sealed)
+    daemon.events.publish("daemon.ready")
+
+
+async def _drain(daemon: Daemon, runner: web.AppRunner, sites: list[web.SockSite]) -> None:
+    """No new connections, no new requests; those that run may finish, for a while."""
+    for site in sites:
+        await site.stop()
+    daemon.stopping = True
+    daemon.events.close()
+    if not await daemon.requests.drain(daemon.config.server.drain_seconds):
+        logs.warn("stopping.cancelled", requests=len(daemon.requests))
+        daemon.requests.cancel_all()
+        await daemon.requests.drain(1.0)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5.0):
+            await runner.cleanup()

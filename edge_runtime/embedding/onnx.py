@@ -1,0 +1,121 @@
+"""A sentence encoder in ONNX: token ids in, unit vectors out (mean over the mask, then L2: Reimers & Gurevych 2019).
+
+Knows one model shape: ``input_ids``, ``attention_mask`` and, where asked for, ``token_type_ids`` to a last hidden state.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from edge_runtime.embedding.windows import Matrix, Window, cut, unit
+from edge_runtime.errors import ModelFileError
+
+# Read when the library is loaded. It would write an identifier to the home directory and look for a network.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+
+KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One window of one text, ready for the model."""
+
+    ids: list[int]  # with the special tokens
+    window: Window
+
+
+class Encoder:
+    """One loaded model with its tokenizer."""
+
+    def __init__(self, path: Path, tokenizer: Path, *, threads: int) -> None:
+        """Raises ModelFileError: a file is missing, damaged, or not a sentence encoder."""
+        self._tokenizer = _load_tokenizer(tokenizer)
+        self._session = _load_session(path, threads)
+        self._inputs = {item.name for item in self._session.get_inputs()}
+        shape = self._session.get_outputs()[0].shape
+        if not {"input_ids", "attention_mask"} <= self._inputs <= KNOWN_INPUTS or len(shape) != 3:
+            raise ModelFileError(f"{path} is not a sentence encoder: choose an embedding model (edge model list)")
+        self.width = int(shape[2])
+        self._head, self._tail = _frame(self._tokenizer)
+        self._shrinking = onnxruntime.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    def read(self, text: str) -> list[Piece]:
+        """The windows of ``text``; together they hold every token of it."""
+        # An unpaired surrogate is no Unicode text and the tokenizer refuses it; one character stands for one, so offsets stay.
+        clean = text.encode("utf-8", "replace").decode("utf-8")
+        encoding = self._tokenizer.encode(clean, add_special_tokens=False)
+        ids, offsets = encoding.ids, encoding.offsets
+        return [
+            Piece([*self._head, *ids[window.first : window.last], *self._tail], window)
+            for window in cut(offsets, len(text))
+        ]
+
+    def encode(self, batch: Sequence[Sequence[int]], *, shrink: bool = False) -> Matrix:
+        """Unit vectors (n, width), float32, for n sequences of token ids; shorter ones are padded and masked."""
+        longest = max(len(ids) for ids in batch)
+        ids = np.zeros((len(batch), longest), np.int64)
+        mask = np.zeros_like(ids)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        feed: dict[str, NDArray[np.int64]] = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = np.zeros_like(ids)
+        hidden = self._session.run(None, feed, self._shrinking if shrink else None)[0]
+        weights = mask[..., None].astype(np.float32)
+        return unit((hidden * weights).sum(axis=1) / weights.sum(axis=1))
+
+    def settle(self) -> None:
+        """Give the memory of past large batches, and of loading, back to the system."""
+        self.encode([[*self._head, *self._tail]], shrink=True)
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; elsewhere free() returns memory by itself
+        if trim is not None:
+            trim(0)
+
+
+def _load_session(path: Path, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads starve the engine child, which shares the cores: 3.1 ms a query instead of 2.2, and calm neighbours.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing: fetch the embedding model again (edge model pull)")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no root but Exception
+        raise ModelFileError(f"{path} is damaged or not an ONNX model ({error}): fetch it again") from error
+
+
+def _load_tokenizer(path: Path) -> Any:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing: fetch the embedding model again (edge model pull)")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelFileError(f"{path} is damaged or not a tokenizer ({error}): fetch it again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and after a text."""
+    encoding = tokenizer.encode("a")
+    specials = [bool(flag) for flag in encoding.special_tokens_mask]
+    first = specials.index(False)
+    last = len(specials) - specials[::-1].index(False)
+    return list(encoding.ids[:first]), list(encoding.ids[last:])

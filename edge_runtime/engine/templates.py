@@ -1,0 +1,119 @@
+"""Chat templates: messages to the one prompt that a model was trained on. Runs in ``edged``; imports nothing native.
+
+Templates are Jinja from model files, run as Hugging Face runs them, in a sandbox. What people write stays text: special
+tokens spelled out in a message are broken up, so that nobody can close a turn or open a system turn from inside one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edge_runtime.errors import RequestError
+from edge_runtime.protocol import Message
+
+# OpenAI's form of ChatML: for a model file that holds no template.
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+# The zero-width word joiner (U+2060) after the first character: invisible, and no tokenizer's special token holds it.
+_JOINER = "\u2060"
+# Special tokens of the families in the catalogue that are not written <|...|>: Gemma, Llama 2, Mistral, Qwen, BERT-like.
+_NAMES = (
+    "<s>", "</s>", "<unk>", "<pad>", "<bos>", "<eos>", "<mask>",
+    "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>",
+    "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
+    "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]",
+    "<repo_name>", "<reponame>", "<file_sep>", "<filename>", "<gh_stars>", "<jupyter_start>", "<jupyter_text>",
+    "<jupyter_code>", "<jupyter_output>", "<jupyter_script>", "<issue_start>", "<issue_comment>", "<issue_closed>",
+    "<empty_output>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>",
+)  # fmt: skip
+_UNUSED = r"<unused\d+>|<\uff5c"
+
+
+def render(
+    template: str | None,
+    messages: Sequence[Message],
+    *,
+    bos: str,
+    eos: str,
+    add_generation_prompt: bool = True,
+    thinking: bool | None = None,
+    clock: Callable[[], datetime] = datetime.now,
+) -> str:
+    """The prompt of ``messages``; ``template`` None or empty means :data:`CHATML`.
+
+    ``thinking`` sets ``enable_thinking`` for the templates that know it. ``developer`` messages are rendered as ``system``, for no template knows that role yet.
+
+    Raises:
+        RequestError: the template refuses these messages (many insist on the order of roles), or cannot be run.
+    """
+    modes = {} if thinking is None else {"enable_thinking": thinking}
+    plain = [_plain(message, _special(bos, eos)) for message in messages]
+    try:
+        return _compiled(template or CHATML).render(
+            messages=plain,
+            bos_token=bos,
+            eos_token=eos,
+            add_generation_prompt=add_generation_prompt,
+            tools=None,
+            documents=None,
+            strftime_now=lambda form: clock().strftime(form),
+            **modes,
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise RequestError(
+            f"the model's chat template refuses these messages: {error}; check the roles and their order",
+            param="messages",
+        ) from error
+
+
+def neutralise(text: str, *, bos: str = "", eos: str = "") -> str:
+    """``text`` with a word joiner inside each special token that it spells, so that it stays text."""
+    return _special(bos, eos).sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
+
+
+@functools.lru_cache(maxsize=16)
+def _special(bos: str, eos: str) -> re.Pattern[str]:
+    names = sorted({*_NAMES, *filter(None, (bos, eos))}, key=len, reverse=True)
+    # Every "<|" is broken, whatever follows: the rest may come from the template or from the next message.
+    return re.compile("|".join([r"<\|", _UNUSED, *map(re.escape, names)]))
+
+
+def _plain(message: Message, special: re.Pattern[str]) -> dict[str, str]:
+    def keep(text: str) -> str:
+        return special.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
+
+    role = "system" if message.role == "developer" else message.role
+    plain = {"role": role, "content": keep(message.text)}
+    if message.name is not None:
+        plain["name"] = keep(message.name)
+    return plain
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(template: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    return environment.from_string(template)
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    """JSON as Hugging Face writes it: Jinja's own escapes HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)

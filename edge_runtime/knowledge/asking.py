@@ -1,0 +1,193 @@
+"""One question's way: embed, search, weigh; then quotes, a phrased and checked answer, or "the documents do not say".
+
+Knows the order of things and nothing of sockets: index, embedder and writer are handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_runtime.engine.messages import Done, Params, Token
+from edge_runtime.errors import BusyError, EngineError
+from edge_runtime.knowledge.answer import DECLINED, Cited, Draft, extract, phrase_prompt, support
+from edge_runtime.knowledge.collections import Reader
+from edge_runtime.knowledge.embedder import Embedder
+from edge_runtime.knowledge.evidence import QUOTE_CHARS, Evidence, Quote, weigh
+from edge_runtime.knowledge.index import Index
+from edge_runtime.knowledge.passages import gather
+from edge_runtime.knowledge.search import search
+from edge_runtime.knowledge.words import Asked, understand
+from edge_runtime.protocol import Answer, AskMode, Citation, Locator, Sensitivity, Sentence, Sources
+
+PASSAGES = 12
+PHRASE_TOKENS = 96
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|\n+")
+
+
+class Writer(Protocol):
+    """What phrases an answer: the engine with its chat template."""
+
+    name: str
+
+    def chat(self, messages: Sequence[tuple[str, str]], params: Params) -> AsyncGenerator[Token | Done, None]: ...
+
+
+Step = Sources | Sentence | Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    id: str
+    text: str
+    collection: str
+    mode: AskMode
+    sensitivity: Sensitivity
+    reader: Reader | None = None  # None: may read everything (an administrator)
+
+
+class Asker:
+    """Answers questions from one index."""
+
+    def __init__(
+        self,
+        index: Index,
+        embedder: Embedder,
+        writer: Writer | None,
+        *,
+        confidence: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._index = index
+        self._embedder = embedder
+        self._writer = writer
+        self._threshold = confidence
+        self._clock = clock
+
+    async def ask(self, question: Question) -> AsyncGenerator[Step, None]:
+        """Yields ``Sources``, then each verified ``Sentence``, then the whole ``Answer``."""
+        watch = _Watch(self._clock)
+        asked = understand(question.text)
+        evidence = await self._evidence(question, asked, watch)
+        if not evidence.quotes or evidence.confidence < self._threshold:
+            nearest = [citation(quote) for quote in evidence.quotes]
+            yield Sources(id=question.id, citations=nearest)
+            yield self._answer(question, [DECLINED], nearest, evidence, watch, grounded=False)
+            return
+        draft = extract(asked, evidence)
+        citations = [citation(quote) for quote in draft.quotes]
+        yield Sources(id=question.id, citations=citations)
+        said: list[str] = []
+        phrased = False
+        if question.mode == "auto" and self._writer is not None and not asked.procedural:
+            async with aclosing(self._phrase(asked, draft, self._writer)) as sentences:
+                async for cited in sentences:
+                    watch.first()
+                    phrased = True
+                    said.append(cited.text)
+                    yield Sentence(text=cited.text, citations=list(cited.quotes))
+        if not said:
+            for cited in draft.sentences:
+                watch.first()
+                said.append(cited.text)
+                yield Sentence(text=cited.text, citations=list(cited.quotes))
+        yield self._answer(question, said, citations, evidence, watch, grounded=True, phrased=phrased)
+
+    async def _evidence(self, question: Question, asked: Asked, watch: _Watch) -> Evidence:
+        embedded = await self._embedder.embed([question.text])
+        vector = embedded.rows[0][0]
+        watch.lap("embed")
+
+        def look() -> Evidence:
+            found = search(
+                self._index,
+                question.text,
+                vector,
+                collection=question.collection,
+                mode="hybrid",
+                k=PASSAGES,
+                readers=question.reader,
+            )
+            watch.lap("search")
+            return weigh(asked, vector, gather(self._index, found))
+
+        evidence = await asyncio.to_thread(look)
+        watch.lap("weigh")
+        return evidence
+
+    async def _phrase(self, asked: Asked, draft: Draft, writer: Writer) -> AsyncGenerator[Cited, None]:
+        """The writer's sentences, as soon as each is whole and only where a quote supports it."""
+        params = Params(max_tokens=PHRASE_TOKENS, temperature=0.0)
+        buffer = ""
+        try:
+            async with aclosing(writer.chat(phrase_prompt(asked.text, draft.quotes), params)) as stream:
+                async for step in stream:
+                    if isinstance(step, Token):
+                        buffer += step.text
+                    *whole, rest = _SENTENCE_END.split(buffer)
+                    buffer = rest
+                    if isinstance(step, Done) and step.reason == "stop":
+                        whole, buffer = [*whole, buffer], ""
+                    for sentence in whole:
+                        quotes = support(asked, sentence, draft.quotes)
+                        if quotes:
+                            yield Cited(sentence.strip(), quotes)
+        except (EngineError, BusyError):
+            # The quotes are there without the writer: a dead engine costs the phrasing, not the answer.
+            return
+
+    def _answer(
+        self, question: Question, said: Sequence[str], citations: list[Citation], evidence: Evidence, watch: _Watch,
+        *, grounded: bool, phrased: bool = False,
+    ) -> Answer:  # fmt: skip
+        return Answer(
+            id=question.id,
+            status="done",
+            answer="\n".join(said) if len(said) > 1 else "".join(said),
+            citations=citations,
+            grounded=grounded,
+            route="knowledge/phrased" if phrased else ("knowledge/quotes" if grounded else "knowledge/declined"),
+            sensitivity=question.sensitivity,
+            model=self._writer.name if phrased and self._writer else None,
+            cached_age_s=None,
+            timings_ms=watch.report(),
+            confidence=round(evidence.confidence, 4),
+        )
+
+
+class _Watch:
+    """Milliseconds of each part of a question's way."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._start = self._last = clock()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = self._clock()
+        self._laps[name] = round(1e3 * (now - self._last), 2)
+        self._last = now
+
+    def first(self) -> None:
+        """The first verified sentence is there: the time to first token of an answer."""
+        self._laps.setdefault("first_sentence", round(1e3 * (self._clock() - self._start), 2))
+
+    def report(self) -> dict[str, float]:
+        return {**self._laps, "total": round(1e3 * (self._clock() - self._start), 2)}
+
+
+def citation(quote: Quote) -> Citation:
+    """A quote as the wire knows it: cut to ``QUOTE_CHARS``, and still verbatim."""
+    passage = quote.passage
+    end = min(quote.end, quote.start + QUOTE_CHARS)
+    return Citation(
+        document=passage.document,
+        document_id=passage.document_id,
+        locator=Locator(start=quote.start, end=end, page=passage.page, heading=passage.heading),
+        quote=quote.text[:QUOTE_CHARS],
+    )

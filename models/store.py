@@ -1,0 +1,347 @@
+"""The content-addressed store of model files: atomic, safe to kill at any point, under a quota.
+
+    blobs/sha256-HEX     the bytes, read-only, named by what they are
+    installed/NAME.json  which blobs make up a model
+    tuned/NAME.json      which file a writer runs from on this machine
+    partial/             unfinished downloads, resumed by the next attempt
+    catalog/NAME.toml    the owner's own catalogue entries
+    lock                 flock'd by whoever changes what is installed
+
+Downloads nothing: bytes come in through :class:`models.partial.Partial`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from models import catalog, records
+from models.catalog import Entry, File, Role, Source
+from models.errors import DamagedFileError, NotInstalledError, QuotaError, StoreError
+from models.partial import Partial, held_bytes
+from models.records import Finding, Held, Installed, Manifest, Tuned
+
+_BLOCK = 4 * 2**20
+
+
+def digest(path: Path, step: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file in lower-case hex; ``step`` is told the bytes read so far."""
+    state = hashlib.sha256()
+    done = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            state.update(block)
+            done += len(block)
+            if step is not None:
+                step(done)
+    return state.hexdigest()
+
+
+class Store:
+    """Models under ``root``. Reading needs no write permission, and creates nothing."""
+
+    def __init__(self, root: Path, quota_bytes: int) -> None:
+        self.root = root
+        self.quota_bytes = quota_bytes
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def catalogue(self) -> Mapping[str, Entry]:
+        """The shipped catalogue with the owner's entries on top.
+
+        Raises:
+            CatalogError: one of them is wrong.
+        """
+        return catalog.load(self.root / "catalog")
+
+    def entry(self, name: str) -> Entry:
+        """The catalogue entry called ``name``.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        return catalog.find(name, self.root / "catalog")
+
+    def names(self) -> tuple[str, ...]:
+        """Names of what is installed, in order, whether whole or damaged."""
+        return tuple(sorted(path.stem for path in (self.root / "installed").glob("*.json")))
+
+    def get(self, name: str) -> Installed:
+        """The installed model; its files are there and as long as they should be (:meth:`verify` reads them).
+
+        Raises:
+            NotInstalledError: it is not here.
+            DamagedFileError: a file is missing or cut short, or the manifest cannot be read.
+        """
+        manifest = self._manifest(name)
+        files = {role: self._blob(held.sha256) for role, held in manifest.files.items()}
+        for role, held in manifest.files.items():
+            size = _size(files[role])
+            if size != held.size:
+                found = "is missing" if size is None else f"has {size} bytes instead of {held.size}"
+                raise DamagedFileError(f"{name}: the {role} file {found}; `edge model pull {name}` fetches it again")
+        return Installed(name, manifest.kind, manifest.format, files, manifest.files, self.tuned(name))
+
+    def writer_path(self, name: str) -> Path:
+        """The file a writer runs from: the tuned variant where there is a whole one, else the weights.
+
+        Raises:
+            NotInstalledError, DamagedFileError: as :meth:`get`.
+        """
+        installed = self.get(name)
+        return installed.files["weights"] if installed.tuned is None else self._blob(installed.tuned.sha256)
+
+    def tuned(self, name: str) -> Tuned | None:
+        """What tuning chose for ``name``; None where it has not run, or for other weights, or its file is not whole."""
+        try:
+            record = records.read(self.root / "tuned" / f"{name}.json", Tuned)
+            weights = self._manifest(name).files["weights"].sha256
+        except (DamagedFileError, NotInstalledError):
+            return None
+        if record is None or record.source_sha256 != weights or _size(self._blob(record.sha256)) != record.size:
+            return None
+        return record
+
+    def used_bytes(self) -> int:
+        """Bytes of all blobs and of all unfinished downloads, at the size that they will have."""
+        blobs = sum(_size(path) or 0 for path in (self.root / "blobs").glob("*"))
+        return blobs + held_bytes(self.root / "partial")
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def partial(self, entry: Entry, file: File, source: Source) -> Partial:
+        """Where ``file`` of ``entry`` is gathered from ``source``; what an earlier attempt left is resumed."""
+        key = hashlib.sha256(f"{file.sha256 or file.name}\n{source}".encode()).hexdigest()[:12]
+        self._make("partial")
+        return Partial(self.root / "partial" / f"{entry.name}+{file.role}+{key}", self._room_for)
+
+    def workspace(self, name: str) -> Path:
+        """A directory on the store's file system for making variants of ``name``; :meth:`remove` clears it."""
+        self._make(f"partial/{name}+workspace")
+        return self.root / "partial" / f"{name}+workspace"
+
+    def blob(self, sha256: str | None, size: int | None = None) -> Path | None:
+        """The blob with this digest if it is here (and ``size`` bytes long), so that it need not be fetched."""
+        path = None if sha256 is None else self._blob(sha256)
+        found = None if path is None else _size(path)
+        return path if found is not None and size in (None, found) else None
+
+    def install(self, entry: Entry, files: Mapping[Role, tuple[Path, Held]]) -> Installed:
+        """Take the gathered files (moved, or already blobs) in and write the manifest: all of it, or none.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with self._locked():
+            for path, held in files.values():
+                self._take(path, held.sha256)
+            held_files = {role: held for role, (_, held) in files.items()}
+            manifest = Manifest(name=entry.name, kind=entry.kind, format=entry.format, files=held_files)
+            records.write(self.root / "installed" / f"{entry.name}.json", manifest)
+            self._drop_partials(entry.name)
+            self._sweep()
+        return self.get(entry.name)
+
+    def add_variant(
+        self,
+        name: str,
+        path: Path,
+        file_format: str,
+        *,
+        figures: Mapping[str, Any],
+        machine: str,
+        sha256: str | None = None,
+    ) -> Tuned:
+        """Move ``path``, a re-quantised form of the writer ``name``, into the store and run from it from now on.
+
+        ``path`` may lie anywhere; on the store's own file system it is renamed, not copied. ``sha256`` saves
+        hashing it again where the caller just did.
+
+        Raises:
+            NotInstalledError: the writer itself is not here.
+            QuotaError: it does not fit.
+            StoreError: the disk refused.
+        """
+        source = self._manifest(name).files["weights"].sha256
+        size = path.stat().st_size
+        found = sha256 or digest(path)
+        if self.blob(found, size) is None:
+            self._room_for(size, size if path.is_relative_to(self.root) else 0, f"the {file_format} form of {name}")
+        record = Tuned(
+            name=name,
+            format=file_format,
+            sha256=found,
+            size=size,
+            source_sha256=source,
+            machine=machine,
+            figures=dict(figures),
+        )
+        with self._locked():
+            self._take(path, found)
+            records.write(self.root / "tuned" / f"{name}.json", record)
+            self._sweep()
+        return record
+
+    def keep_source(self, name: str, *, figures: Mapping[str, Any], machine: str) -> Tuned:
+        """Record that tuning ran and that the weights as shipped won."""
+        manifest = self._manifest(name)
+        weights = manifest.files["weights"]
+        record = Tuned(
+            name=name,
+            format=manifest.format,
+            sha256=weights.sha256,
+            size=weights.size,
+            source_sha256=weights.sha256,
+            machine=machine,
+            figures=dict(figures),
+        )
+        with self._locked():
+            records.write(self.root / "tuned" / f"{name}.json", record)
+            self._sweep()
+        return record
+
+    def verify(self, name: str, step: Callable[[str, int, int], None] | None = None) -> tuple[Finding, ...]:
+        """Hash every file of ``name`` again. A damaged one is removed, so that a pull fetches it anew.
+
+        ``step`` is told the role, the bytes read and the bytes in all.
+
+        Raises:
+            NotInstalledError: it is not here.
+            DamagedFileError: its manifest cannot be read.
+        """
+        wanted = {str(role): (held.sha256, held.size) for role, held in self._manifest(name).files.items()}
+        tuned = records.read(self.root / "tuned" / f"{name}.json", Tuned)
+        if tuned is not None and tuned.sha256 not in {sha256 for sha256, _ in wanted.values()}:
+            wanted[f"tuned {tuned.format}"] = (tuned.sha256, tuned.size)
+        return tuple(self._check(name, role, sha256, size, step) for role, (sha256, size) in wanted.items())
+
+    def remove(self, name: str) -> int:
+        """Forget ``name``, its tuning and its unfinished downloads; returns the bytes freed.
+
+        Raises:
+            NotInstalledError: it is not here.
+        """
+        before = self.used_bytes()
+        with self._locked():
+            known = (self.root / "installed" / f"{name}.json").exists()
+            if not known and not list((self.root / "partial").glob(f"{name}+*")):
+                raise NotInstalledError(f"{name} is not installed; `edge model list` shows what is")
+            for folder in ("installed", "tuned"):
+                (self.root / folder / f"{name}.json").unlink(missing_ok=True)
+            self._drop_partials(name)
+            self._sweep()
+        return before - self.used_bytes()
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _blob(self, sha256: str) -> Path:
+        return self.root / "blobs" / f"sha256-{sha256}"
+
+    def _manifest(self, name: str) -> Manifest:
+        manifest = records.read(self.root / "installed" / f"{name}.json", Manifest)
+        if manifest is None:
+            raise NotInstalledError(f"{name} is not installed; `edge model pull {name}` fetches it")
+        return manifest
+
+    def _check(
+        self, name: str, role: str, sha256: str, size: int, step: Callable[[str, int, int], None] | None
+    ) -> Finding:
+        path = self._blob(sha256)
+        again = "`edge model tune` makes it" if role.startswith("tuned") else f"`edge model pull {name}` fetches it"
+        try:
+            found = digest(path, None if step is None else lambda done: step(role, done, size))
+        except OSError as error:
+            return Finding(role, path, f"cannot be read ({error.strerror}); {again} again")
+        if found == sha256:
+            return Finding(role, path, None)
+        # Without write permission the finding still stands.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return Finding(role, path, f"is damaged: its sha256 is {found} instead of {sha256}; {again} again")
+
+    def _take(self, path: Path, sha256: str) -> None:
+        """Make ``path`` the blob ``sha256``: flushed before it gets that name."""
+        target = self._blob(sha256)
+        if path == target:
+            return
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.chmod(0o444)
+        try:
+            path.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            staged = self.root / "partial" / f"copy-{sha256}"
+            shutil.copyfile(path, staged)
+            self._take(staged, sha256)
+            path.unlink()
+        records.sync_directory(target.parent)
+
+    def _drop_partials(self, name: str) -> None:
+        for path in (self.root / "partial").glob(f"{name}+*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Free blobs that no record names. Damaged records stop it: nobody knows what they named."""
+        named: set[str] = set()
+        for path in (self.root / "installed").glob("*.json"):
+            manifest = records.read(path, Manifest)
+            named.update(held.sha256 for held in manifest.files.values()) if manifest else None
+        for path in (self.root / "tuned").glob("*.json"):
+            tuned = records.read(path, Tuned)
+            named.update((tuned.sha256, tuned.source_sha256) if tuned else ())
+        for path in (self.root / "blobs").glob("sha256-*"):
+            if path.name.removeprefix("sha256-") not in named:
+                path.unlink()
+
+    def _room_for(self, size: int, held: int, what: str) -> None:
+        """Refuse ``size`` bytes, of which ``held`` are here already, where quota or disk have no room for the rest."""
+        used = self.used_bytes() - held
+        if used + size > self.quota_bytes:
+            raise QuotaError(
+                f"{what} needs {megabytes(size)}, and the model store holds {megabytes(used)} of the "
+                f"{megabytes(self.quota_bytes)} it may: `edge model remove NAME` frees some, "
+                f"models.quota_bytes in edge.toml allows more"
+            )
+        free = shutil.disk_usage(self.root).free
+        if size - held > free:
+            raise StoreError(
+                f"{what} needs {megabytes(size - held)}, and the disk at {self.root} has {megabytes(free)} free"
+            )
+
+    def _make(self, folder: str) -> None:
+        try:
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.root} cannot be written: {error.strerror}; whose is it?") from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        for folder in ("blobs", "installed", "tuned", "partial"):
+            self._make(folder)
+        try:
+            with (self.root / "lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise StoreError(f"the model store at {self.root} cannot be written: {error.strerror or error}") from error
+
+
+def megabytes(count: int) -> str:
+    """A count of bytes as a person reads it."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
