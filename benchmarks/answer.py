@@ -101,6 +101,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--squad", type=Path, help="a SQuAD 2.0 file: its paragraphs are added, its questions asked")
     arguments.add_argument("--questions", type=int, default=200, help="so many of them")
+    arguments.add_argument("--phrased", type=int, default=10, help="so many phrased answers from each writer")
     given = arguments.parse_args()
     documents, asked = questions.samples()
     more: list[questions.Question] = []
@@ -115,7 +116,8 @@ def main() -> None:
                 result["extract"] = measure_quotes(client, [*asked, *more[: given.questions]])
                 result["samples"] = judge(client, asked)
             answerable = [question for question in asked if question.is_answerable]
-            result[writer] = measure_phrased(client, answerable)
+            if given.phrased:
+                result[writer] = measure_phrased(client, answerable[: given.phrased])
     print(json.dumps(result))
 
 

@@ -22,7 +22,7 @@ from edge_runtime.client import SyncClient, connect_sync
 from edge_runtime.paths import Paths
 
 SMALL_WRITER = "smollm2-135m-instruct"
-START_SECONDS = 120.0
+START_SECONDS = 60.0
 _POLL_SECONDS = 0.002
 
 
@@ -41,6 +41,7 @@ class Box:
         (self.home / "edge.toml").write_text(f'[models]\nwriter = "{writer}"\n\n{settings}\n', "utf-8")
 
     def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no daemon is left behind
         environment = {**os.environ, "EDGE_HOME": str(self.home)}
         environment.pop("EDGE_SOCKET", None)
         environment.pop("EDGE_CONFIG", None)

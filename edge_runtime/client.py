@@ -255,7 +255,9 @@ def _iterating(
                     return
                 yield value
         finally:
-            self.run(stream.aclose())
+            # Where an exit from the process broke in, the step still runs: closing the client ends it.
+            if not stream.ag_running:
+                self.run(stream.aclose())
 
     return iterate
 

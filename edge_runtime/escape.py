@@ -15,12 +15,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import EACCES, EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT, errorcode
+from errno import EACCES, EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT, EROFS, ESOCKTNOSUPPORT, errorcode
 from typing import Final
 
 from edge_runtime import seccomp
 
-_REFUSED: Final = frozenset({EPERM, EACCES})
+_REFUSED: Final = frozenset({EPERM, EACCES, EROFS})
 _ABSENT: Final = frozenset({ENOSYS, EAFNOSUPPORT, EPROTONOSUPPORT, ESOCKTNOSUPPORT})
 _LOOPBACK: Final = ("127.0.0.1", 9)  # the discard port
 _SECONDS: Final = 0.2  # for a connection
@@ -55,16 +55,16 @@ def attempts(*, listener: int | None = None) -> list[Attempt]:
     ``listener`` is the descriptor of a TCP listener that was opened before sealing: its reuse is tried too, in a way
     that leaves it listening.
     """
-    tried = [_outcome(route, attempt) for route, attempt in ROUTES.items()]
+    tried = [try_route(route, attempt) for route, attempt in ROUTES.items()]
     if seccomp.machine() is seccomp.X86_64:
-        tried += [_outcome(route, attempt) for route, attempt in X86_64_ROUTES.items()]
+        tried += [try_route(route, attempt) for route, attempt in X86_64_ROUTES.items()]
     if listener is not None:
-        tried.append(_outcome("TCP listener connected elsewhere", lambda: _reuse(listener)))
-        tried.append(_outcome("TCP listener with MSG_FASTOPEN", lambda: _fast_open(listener)))
+        tried.append(try_route("TCP listener connected elsewhere", lambda: _reuse(listener)))
+        tried.append(try_route("TCP listener with MSG_FASTOPEN", lambda: _fast_open(listener)))
     return tried
 
 
-def _outcome(route: str, attempt: Callable[[], str]) -> Attempt:
+def try_route(route: str, attempt: Callable[[], str]) -> Attempt:
     try:
         return Attempt(route, refused=False, detail=attempt())
     except subprocess.TimeoutExpired:
@@ -199,8 +199,11 @@ def _closing(name: str, *arguments: object, offset: int = 0) -> Callable[[], str
 
 
 def _stranger() -> int:
-    """A process that is not ours to reach: the parent, or, where that is out of sight, the first."""
-    return os.getppid() or 1
+    """A process that is not ours to reach: the parent. Raises OSError where it is outside this PID namespace."""
+    parent = os.getppid()
+    if parent == 0:
+        raise OSError(ENOSYS, "no process but our own is in sight")
+    return parent
 
 
 def _take_descriptor() -> str:

@@ -171,7 +171,7 @@ def _unreachable(path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"no permission to use {path}; join the socket's group, or ask the owner of the box"
     if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
-        return f"no daemon at {path}; start it: systemctl start edged    or: edged    or: edge demo"
+        return f"no daemon at {path}; start it: systemctl start edged, or: edged, or: edge demo"
     return f"cannot connect to {path}: {error}; is EDGE_SOCKET or EDGE_HOME right?"
 
 

@@ -90,9 +90,7 @@ def seal(access: Access, *, unsealed_ok: bool = False) -> SealReport:
 
 
 def seal_child(access: Access, *, unsealed_ok: bool = False) -> SealReport:
-    """Seal a process that only computes: as :func:`seal`, and nothing can be started or accepted.
-
-    It can start no process, run no file and accept no connection.
+    """Seal a process that only computes: as :func:`seal`, and it can start no process, run no file, accept nobody.
 
     Under a sealed parent both seals hold. Raises as :func:`seal` does.
     """
@@ -123,21 +121,32 @@ def _seal(access: Access, rules: tuple[seccomp.Rule, ...], *, run: bool, unseale
     library = ctypes.CDLL(None, use_errno=True)
     machine = seccomp.machine()
     abi = landlock.version(library)
-    missing = (*_missing(abi, machine), *_inherited())
+    missing = [*_missing(abi, machine), *_inherited()]
     if missing and not unsealed_ok:
-        raise SealError(
-            f"the seal cannot keep every promise here: {'; '.join(missing)}. "
-            "Put that right (Linux has all of it from 6.12 on), or run `edged --unsealed` to do without"
-        )
+        raise _unsealable(missing)
     try:
         seccomp.forbid_new_privileges(library)
         if abi:
             landlock.restrict(library, abi, _grants(access, run=run))
+    except OSError as error:
+        abi = 0
+        missing.append(f"{_LANDLOCK_MISSING[0][1]} (the kernel refused Landlock: {error})")
+    try:
         if machine is not None:
             seccomp.install(library, machine, rules)
     except OSError as error:
-        raise SealError(f"the kernel refused the seal: {error}. Run `edged --unsealed` to do without it") from error
-    return SealReport(sealed=not missing, seccomp=machine is not None, landlock_abi=abi, missing=missing)
+        machine = None
+        missing.append(f"{_SECCOMP_MISSING} (the kernel refused the filter: {error})")
+    if missing and not unsealed_ok:
+        raise _unsealable(missing)
+    return SealReport(sealed=not missing, seccomp=machine is not None, landlock_abi=abi, missing=tuple(missing))
+
+
+def _unsealable(missing: list[str]) -> SealError:
+    return SealError(
+        f"the seal cannot keep every promise here: {'; '.join(missing)}. "
+        "Put that right (Linux has all of it from 6.12 on), or run `edged --unsealed` to do without"
+    )
 
 
 def _missing(abi: int, machine: seccomp.Machine | None) -> Iterator[str]:
@@ -150,7 +159,11 @@ def _missing(abi: int, machine: seccomp.Machine | None) -> Iterator[str]:
 
 def _inherited() -> Iterator[str]:
     """What was open before stays open: a network socket that somebody left to this process would be a way out."""
-    for entry in list(Path("/proc/self/fd").iterdir()):
+    try:
+        entries = list(Path("/proc/self/fd").iterdir())
+    except PermissionError:
+        return  # a sealed parent does not allow it, and has none to leave
+    for entry in entries:
         try:
             descriptor = os.dup(int(entry.name))
         except OSError:
@@ -166,7 +179,8 @@ def _inherited() -> Iterator[str]:
 
 
 def _require_one_thread() -> None:
-    threads = len(list(Path("/proc/self/task").iterdir()))
+    # Not by listing them, which a sealed parent does not allow: the link count is two and one for each thread.
+    threads = Path("/proc/self/task").stat().st_nlink - 2
     if threads != 1:
         raise SealError(
             f"{threads} threads run already, and the seal does not reach those that were started before; "
@@ -232,7 +246,11 @@ def _loader(program: Path) -> Path | None:
 
 def _cgroup_files() -> Iterator[Path]:
     """The limits of the control groups that this process is in, up to their root (cgroups(7), both versions)."""
-    for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
+    try:
+        lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
+    except (FileNotFoundError, PermissionError):
+        return  # a kernel without them, or a sealed parent
+    for line in lines:
         _, controllers, group = line.split(":", 2)
         if controllers and not {"memory", "cpu"} & set(controllers.split(",")):
             continue

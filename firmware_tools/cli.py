@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import msgspec
 
 from edge_runtime import config
 from edge_runtime.errors import EdgeError, ExitCode
@@ -13,7 +16,9 @@ from edge_runtime.paths import Paths
 from firmware_tools.errors import ToolError
 from firmware_tools.fetch import Fetch
 from firmware_tools.hub import DEFAULT_HUB, Downloads
-from firmware_tools.progress import display
+from firmware_tools.llama_build import Builder
+from firmware_tools.progress import Display, display
+from firmware_tools.setup import prepare, smallest_writer
 from models.errors import ModelError
 from models.store import Store
 
@@ -39,12 +44,64 @@ def commands() -> None:
 @_JSON
 def fetch(names: tuple[str, ...], root: Path | None, quota: int | None, hub: str, *, as_json: bool) -> None:
     """Fetch models of the catalogue into the store."""
-    with display(as_json=as_json) as shown:
+    with _shown(as_json=as_json) as shown:
         fetching = Fetch(_store(root, quota), shown, Downloads(hub))
+        for name in names:
+            fetching.model(name)
+
+
+@commands.command("build-llama")
+@_STORE
+@click.option(
+    "--model", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A GGUF file to decode with."
+)
+@click.option("--portable", is_flag=True, help="The build that any machine of this architecture runs.")
+@click.option("--again", is_flag=True, help="Install anew even where a good build is there.")
+@_JSON
+def build_llama(root: Path | None, model: Path | None, *, portable: bool, again: bool, as_json: bool) -> None:
+    """Build llama.cpp for this processor, prove that it decodes, and install it into this environment."""
+    with _shown(as_json=as_json) as shown:
+        builder = Builder(shown)
+        record = None if again or portable else builder.current()
+        if record is None:
+            proof = model or smallest_writer(_store(root, None))
+            record = builder.install(builder.compile(portable=portable), proof, portable=portable)
+        else:
+            shown.note("llama.cpp is built for this processor already")
+        shown.tell("built", **msgspec.to_builtins(record))
+
+
+@commands.command()
+@click.option("--writer", "writers", multiple=True, metavar="NAME", help="[default: models.writer in edge.toml]")
+@click.option("--embedder", metavar="NAME", help="[default: models.embedder in edge.toml]")
+@click.option("--tune/--no-tune", default=True, help="Measure which format is fastest here.  [default: --tune]")
+@_STORE
+@_HUB
+@_JSON
+def setup(
+    *, writers: tuple[str, ...], embedder: str | None, tune: bool, root: Path | None, hub: str, as_json: bool
+) -> None:
+    """Fetch models, build llama.cpp, measure: all that `make run` needs. Instant where it was done before."""
+    wanted = config.load(Paths.from_environment().config).models
+    with _shown(as_json=as_json) as shown:
+        store = _store(root, None)
+        prepare(
+            store,
+            shown,
+            Fetch(store, shown, Downloads(hub)),
+            writers=writers or (wanted.writer,),
+            others=(embedder or wanted.embedder,),
+            tune=tune,
+        )
+        shown.note("everything is there")
+
+
+@contextmanager
+def _shown(*, as_json: bool) -> Iterator[Display]:
+    with display(as_json=as_json) as shown:
         try:
-            for name in names:
-                fetching.model(name)
-        except (ToolError, ModelError) as error:
+            yield shown
+        except (ToolError, ModelError, EdgeError) as error:
             shown.tell("error", message=str(error))
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from firmware_tools import carriers
@@ -37,7 +38,8 @@ class Fetch:
         try:
             installed = self._store.get(name)
         except (NotInstalledError, DamagedFileError):
-            installed = self._install(entry)
+            with self._store.gathering(name):
+                installed = self._install(entry)
             for role in installed.recorded:
                 held = installed.held[role]
                 self._display.note(
@@ -50,6 +52,9 @@ class Fetch:
         return installed
 
     def _install(self, entry: Entry) -> Installed:
+        # Another process may have done it while this one waited.
+        with suppress(NotInstalledError, DamagedFileError):
+            return self._store.get(entry.name)
         files: dict[Role, tuple[Path, Held]] = {}
         for file in entry.files:
             known = self._store.blob(file.sha256, file.size)
@@ -65,8 +70,7 @@ class Fetch:
         for source in file.sources:
             partial = self._store.partial(entry, file, source)
             try:
-                with partial.held():
-                    return self._gather(entry, file, source, partial)
+                return self._gather(entry, file, source, partial)
             except SourceError as error:
                 answers.append(str(error))
                 self._display.note(f"{error}{'; trying the next source' if source is not file.sources[-1] else ''}")

@@ -82,8 +82,9 @@ class Downloads:
             tag = response.headers.get("ETag")
             partial.expect(State(total=total, tag=None if tag and tag.startswith("W/") else tag), str(source))
             with partial.append_at(offset) as file:
-                while block := response.read(_BLOCK):
+                while block := response.read1(_BLOCK):
                     file.write(block)
+                    file.flush()  # what a kill must not take back
                     offset += len(block)
                     step(offset, total)
         if total is None:

@@ -117,6 +117,8 @@ class Builder:
             if ready:
                 return choice, ready[0], 0.0
             begin = time.monotonic()
+            for left in folder.glob("tmp*"):
+                shutil.rmtree(left, ignore_errors=True)  # of a build that was killed
             self._display.note(f"building llama.cpp for {self._found.model}; some minutes, once")
             wheel = self._compile_into(folder, choice.switches)
             return choice, wheel, time.monotonic() - begin
@@ -307,8 +309,9 @@ def _jobs() -> int:
 
 def _reason(log: Path) -> str:
     lines = log.read_text("utf-8", "replace").splitlines()
-    telling = [line.strip() for line in lines if re.search(r"(?i)(fatal error|error:|CMake Error|No space left)", line)]
-    return telling[0][:300] if telling else (lines[-1].strip() if lines else "pip said nothing")
+    said = [line.strip() for line in lines if line.strip() and not _STEP.match(line)]
+    telling = [line for line in said if re.search(r"(?i)(fatal error|error:|CMake Error|No space left)", line)]
+    return (telling or said[-1:] or ["pip said nothing"])[0][:300]
 
 
 def _digest(path: Path) -> str:

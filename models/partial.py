@@ -40,26 +40,6 @@ class Partial:
         self.data = path / "data"
         self._room = room
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold it against other processes; a second one waits here until the first has finished or died.
-
-        Raises:
-            StoreError: the disk refused.
-        """
-        try:
-            while True:
-                self.path.mkdir(parents=True, exist_ok=True)
-                lock = (self.path / "lock").open("ab")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if _same(lock, self.path / "lock"):
-                    break
-                lock.close()  # removed by the one who held it: begin anew
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be written: {error.strerror or error}") from error
-        with lock:
-            yield
-
     @property
     def state(self) -> State:
         try:
@@ -105,14 +85,46 @@ class Partial:
         return path
 
 
+@contextlib.contextmanager
+def gathering(path: Path) -> Iterator[None]:
+    """Hold the directory of one model against other processes; a second one waits until the first has ended.
+
+    Whoever holds it may remove it, lock and all: the waiting ones notice. Nothing stays where nothing was gathered.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    try:
+        while True:
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = (path / "lock").open("ab")
+            except FileNotFoundError:
+                continue  # removed between the two by the one who held it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _same(lock, path / "lock"):
+                break
+            lock.close()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+    with lock:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if [item.name for item in path.iterdir()] == ["lock"]:
+                    shutil.rmtree(path)
+
+
 def held_bytes(root: Path) -> int:
     """Bytes that the unfinished downloads under ``root`` hold, or will hold if they are running now."""
     total = 0
-    for path in root.glob("*"):
-        size = sum(_length(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
-        partial = Partial(path, lambda *_: None)
-        expected = partial.state.total or 0
-        total += max(size, expected) if expected > size and _running(path / "lock") else size
+    for model in root.glob("*"):
+        running = _running(model / "lock")
+        for path in model.glob("*"):
+            size = sum(_length(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+            expected = Partial(path, lambda *_: None).state.total or 0
+            total += max(size, expected) if running else size
     return total
 
 

@@ -19,13 +19,14 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from models import catalog, records
 from models.catalog import Entry, File, Role, Source
 from models.errors import DamagedFileError, NotInstalledError, QuotaError, StoreError
-from models.partial import Partial, held_bytes
+from models.partial import Partial, gathering, held_bytes
 from models.records import Finding, Held, Installed, Manifest, Tuned
 
 _BLOCK = 4 * 2**20
@@ -119,13 +120,22 @@ class Store:
     def partial(self, entry: Entry, file: File, source: Source) -> Partial:
         """Where ``file`` of ``entry`` is gathered from ``source``; what an earlier attempt left is resumed."""
         key = hashlib.sha256(f"{file.sha256 or file.name}\n{source}".encode()).hexdigest()[:12]
-        self._make("partial")
-        return Partial(self.root / "partial" / f"{entry.name}+{file.role}+{key}", self._room_for)
+        folder = f"partial/{entry.name}/{file.role}-{key}"
+        self._make(folder)
+        return Partial(self.root / folder, self._room_for)
+
+    def gathering(self, name: str) -> AbstractContextManager[None]:
+        """Held while the files of ``name`` are gathered and installed: a second process waits, then finds them there.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        return gathering(self.root / "partial" / name)
 
     def workspace(self, name: str) -> Path:
         """A directory on the store's file system for making variants of ``name``; :meth:`remove` clears it."""
-        self._make(f"partial/{name}+workspace")
-        return self.root / "partial" / f"{name}+workspace"
+        self._make(f"partial/{name}/workspace")
+        return self.root / "partial" / name / "workspace"
 
     def blob(self, sha256: str | None, size: int | None = None) -> Path | None:
         """The blob with this digest if it is here (and ``size`` bytes long), so that it need not be fetched."""
@@ -145,7 +155,7 @@ class Store:
             held_files = {role: held for role, (_, held) in files.items()}
             manifest = Manifest(name=entry.name, kind=entry.kind, format=entry.format, files=held_files)
             records.write(self.root / "installed" / f"{entry.name}.json", manifest)
-            self._drop_partials(entry.name)
+            shutil.rmtree(self.root / "partial" / entry.name, ignore_errors=True)
             self._sweep()
         return self.get(entry.name)
 
@@ -231,11 +241,11 @@ class Store:
         before = self.used_bytes()
         with self._locked():
             known = (self.root / "installed" / f"{name}.json").exists()
-            if not known and not list((self.root / "partial").glob(f"{name}+*")):
+            if not known and not (self.root / "partial" / name).exists():
                 raise NotInstalledError(f"{name} is not installed; `edge model list` shows what is")
             for folder in ("installed", "tuned"):
                 (self.root / folder / f"{name}.json").unlink(missing_ok=True)
-            self._drop_partials(name)
+            shutil.rmtree(self.root / "partial" / name, ignore_errors=True)
             self._sweep()
         return before - self.used_bytes()
 
@@ -284,10 +294,6 @@ class Store:
             self._take(staged, sha256)
             path.unlink()
         records.sync_directory(target.parent)
-
-    def _drop_partials(self, name: str) -> None:
-        for path in (self.root / "partial").glob(f"{name}+*"):
-            shutil.rmtree(path, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Free blobs that no record names. Damaged records stop it: nobody knows what they named."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterable
+from itertools import groupby
 
 import click
 
@@ -13,49 +16,89 @@ from edge_runtime.errors import EngineError
 from edge_runtime.paths import Paths
 from edge_runtime.protocol import DEFAULT_COLLECTION, Answer, AskMode, Citation, SearchMode, Sentence, Sources
 
+_ITEM = re.compile(r"\s*(?:\d{1,3}[.)]|[-*•])\s")  # a numbered step or a list's item begins a line of its own
+
 
 class AnswerView:
     """Writes an answer as it comes: sentences with their marks, then the quotes that the marks stand for."""
 
     def __init__(self) -> None:
         self._text = Wrapped(width())
+        self._wait = Wait()
         self._sources: list[Citation] = []
         self._cited: list[int] = []
-        self._began = False
+        self._sentences: set[str] = set()
         self.shown: list[Citation] = []  # what was printed below the answer, in order
 
     def show(self, events: Iterable[AskEvent]) -> Answer:
         """Write every event; returns the answer. Raises EngineError where the stream holds none."""
         try:
+            self._wait.show("looking in the documents")
             for event in events:
+                self._wait.clear()
                 match event:
                     case Sources():
                         self._sources = event.citations
+                        self._wait.show("reading what was found")
                     case Sentence():
                         self._sentence(event)
                     case Answer():
                         self._finish(event)
                         return event
         finally:
+            self._wait.clear()
             self._text.end()
-        raise EngineError("the daemon ended without an answer\nask again; its log says why")
+        raise EngineError("the daemon ended without an answer; its log says why")
 
     def _sentence(self, sentence: Sentence) -> None:
-        self._began = True
         known = [index for index in sentence.citations if 0 <= index < len(self._sources)]
         self._cited += [index for index in known if index not in self._cited]
         marks = "".join(f" [{self._cited.index(index) + 1}]" for index in known)
+        if _ITEM.match(sentence.text):
+            self._text.end()
+        self._sentences.add(_plain(sentence.text))
         self._text.write(sentence.text + marks)
 
     def _finish(self, answer: Answer) -> None:
-        if not self._began:
+        if not self._sentences:
             self._text.write(answer.answer)
+            self._sentences.add(_plain(answer.answer))
         self._text.end()
         self.shown = [self._sources[index] for index in self._cited] if self._cited else answer.citations
         if self.shown:
             put()
-        for number, citation in enumerate(self.shown, 1):
-            put_citation(number, citation)
+        numbered = list(enumerate(self.shown, 1))
+        for where, group in groupby(numbered, key=lambda pair: (pair[1].document, place(pair[1].locator))):
+            run = list(group)
+            # The steps of a procedure are on the screen already, word for word.
+            if len(run) > 1 and all(_plain(citation.quote) in self._sentences for _, citation in run):
+                marks = paint(f"[{run[0][0]}] to [{run[-1][0]}]", sys.stdout, fg="cyan")
+                put(f"{marks} {paint(clean_line(where[0]), sys.stdout, bold=True)}, {where[1]}, word for word")
+                continue
+            for number, citation in run:
+                put_citation(number, citation)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+class Wait:
+    """A word on a line of the terminal while nothing else can be shown; nothing where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._able = sys.stderr.isatty() and sys.stdout.isatty() and os.environ.get("TERM") not in {None, "dumb"}
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        if self._able:
+            say(paint(f"{text} ...", sys.stderr, dim=True), end="")
+            self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            say("\r\x1b[K", end="")
+            self._shown = False
 
 
 def note(answer: Answer) -> str:

@@ -17,7 +17,7 @@ from edge_runtime.protocol import SealProof, SealStatus, Status
 
 State = Literal["ok", "warn", "fail"]
 _DISK_LEAST = 256 * 2**20  # bytes; below it a database may fail to grow
-_START = "edged, or: systemctl start edged, or: edge demo"
+_START = "edged's log says why"
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,8 @@ class Memory:
 
 def check_daemon(found: Status | EdgeError) -> Check:
     if isinstance(found, EdgeError):
-        return Check(id="daemon", state="fail", detail=clean_line(found.message), fix=_START)
+        what, _, fix = found.message.partition("; ")
+        return Check(id="daemon", state="fail", detail=clean_line(what), fix=clean_line(fix) or _START)
     if not found.ready:
         detail = clean_line(found.detail) or "it is still starting"
         return Check(

@@ -33,7 +33,8 @@ from edge_runtime.paths import Paths
 from edge_runtime.protocol import DEFAULT_COLLECTION, Sentence
 
 _READY_SECONDS = 180.0  # loading half a gigabyte from a slow card
-_POLL_SECONDS = 0.05
+_RESTARTS = 3  # a part that failed as often will fail again
+_SERVED = '"event": "request"'
 _LOG_LINES = 12
 _LOG_BYTES = 2**20  # a longer log of earlier runs is begun anew
 
@@ -60,19 +61,19 @@ class Daemon:
             raise EdgeError(f"edged cannot be started: {error}; is {paths.home} yours to write to?") from error
 
     def last_words(self) -> str:
-        """The end of this run's log."""
+        """The end of this run's log, without the lines that only say that a request was served."""
         with self.log.open("rb") as log:
             log.seek(self._from)
             lines = clean(log.read().decode("utf-8", "replace")).strip().splitlines()
-        return "\n".join(lines[-_LOG_LINES:])
+        return "\n".join([line for line in lines if _SERVED not in line][-_LOG_LINES:])
 
     def wait_ready(self, box: SyncClient) -> None:
-        """Raises EngineError, with the log's last lines, where it ends or is not ready in time."""
-        deadline = time.monotonic() + _READY_SECONDS
+        """Raises EngineError where it ends, or a part of it keeps failing, or it is not ready in time."""
+        began = time.monotonic()
         shown = ""
-        while time.monotonic() < deadline:
+        while (elapsed := time.monotonic() - began) < _READY_SECONDS:
             if self.process.poll() is not None:
-                raise EngineError(f"edged ended with code {self.process.returncode}\n{self.last_words()}")
+                raise EngineError(f"edged ended with code {self.process.returncode}")
             try:
                 status = box.status()
             except UnreachableError:
@@ -80,11 +81,13 @@ class Daemon:
             else:
                 if status.ready:
                     return
+                if any(child.state == "failed" and child.restarts >= _RESTARTS for child in status.children):
+                    raise EngineError(f"edged does not get ready: {status.detail}")
                 if status.detail != shown:
                     shown = status.detail
-                    say(paint(f"  {clean_line(shown)}", sys.stderr, dim=True))
-            time.sleep(_POLL_SECONDS)
-        raise EngineError(f"edged was not ready after {_READY_SECONDS:.0f} s: {shown}\n{self.last_words()}")
+                    say(paint(f"  {'; '.join(clean(shown).splitlines())}", sys.stderr, dim=True))
+            time.sleep(min(0.05 + elapsed / 10, 0.5))
+        raise EngineError(f"edged was not ready after {_READY_SECONDS:.0f} s: {shown}")
 
 
 @contextmanager
@@ -109,10 +112,8 @@ def running(paths: Paths, box: SyncClient, writer: str | None) -> Iterator[None]
         daemon.wait_ready(box)
         say(f"ready after {time.monotonic() - began:.1f} s, log in {clean_line(str(daemon.log))}")
         yield
-    except EdgeError as error:
-        if isinstance(error, EngineError) and daemon.process.poll() is None:
-            raise EngineError(f"{error.message}\n{daemon.last_words()}") from error
-        raise
+    except EngineError as error:
+        raise EngineError(f"{error.message}\n{daemon.last_words()}") from error
     finally:
         say("stopping edged")
         tools.stop(daemon.process)
@@ -186,8 +187,11 @@ def _prove_seal(box: SyncClient) -> None:
     verdict = checks.check_seal(box.status().seal, proof)
     put()
     put(paint("The ways out of the box, as its own processes tried them just now:", sys.stdout, bold=True))
-    rows = [(one.process, one.route, "refused" if one.refused else "OPEN", one.detail) for one in proof.attempts]
-    for line in table(("process", "way out", "", "the kernel says"), rows, shrink=3):
+    processes = list(dict.fromkeys(one.process for one in proof.attempts))
+    routes = list(dict.fromkeys(one.route for one in proof.attempts))
+    tried = {(one.route, one.process): "refused" if one.refused else "OPEN" for one in proof.attempts}
+    rows = [(route, *(tried.get((route, process), "-") for process in processes)) for route in routes]
+    for line in table(("way out", *processes), rows):
         put(line)
     put(clean_line(verdict.detail))
     if verdict.state == "fail":
@@ -221,9 +225,8 @@ def demo(ctx: click.Context, *, writer: str | None, no_chat: bool) -> None:
             _answer(box, question)
         _prove_seal(box)
         put()
-        put(
-            f"Everything this box owns is in {clean_line(str(paths.home))}; its socket is {clean_line(str(paths.socket))}"
-        )
+        put(f"Everything this box owns is in {clean_line(str(paths.home))}")
+        put(f"Its socket is {clean_line(str(paths.socket))}")
         put("Your own documents: edge add PATH...   your own questions: edge ask, edge chat   faults: edge doctor")
         if sys.stdin.isatty() and sys.stdout.isatty() and not no_chat and os.environ.get("TERM"):
             ctx.exit(converse(box, paths))

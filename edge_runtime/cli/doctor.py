@@ -5,7 +5,6 @@ What concerns the seal is asked of the sealed processes: an attempt of this proc
 
 from __future__ import annotations
 
-import os
 import pwd
 import shutil
 import sys
@@ -144,7 +143,7 @@ def _uid(user: str) -> int | None:
 
 
 def _newest() -> float:
-    root = Path(os.path.dirname(edge_runtime.__file__ or __file__))
+    root = Path(edge_runtime.__path__[0])
     return max((path.stat().st_mtime for path in root.rglob("*.py")), default=0.0)
 
 

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from edge_runtime.cli.output import complain, put, say
+from edge_runtime.cli.output import clean_line, complain, put, say
 from edge_runtime.client import connect_sync
-from edge_runtime.errors import EdgeError, ExitCode, UnreachableError
+from edge_runtime.errors import EdgeError, ExitCode
 from edge_runtime.paths import Paths
 from edge_runtime.protocol import VERSION
 from models.errors import ModelError
@@ -115,12 +115,10 @@ def _daemon_state() -> str:
     with connect_sync(Paths.from_environment().socket, silence_s=_PEEK_SECONDS) as box:
         try:
             status = box.status()
-        except UnreachableError as error:
-            return f"The daemon: {error.message.splitlines()[0]}. Start it with: edge demo, or: edged"
         except EdgeError as error:
-            return f"The daemon: {error.message.splitlines()[0]}"
+            return f"The daemon: {clean_line(error.message)}"
     if not status.ready:
-        return f"The daemon is not ready: {status.detail or 'starting'}"
+        return f"The daemon is not ready: {clean_line(status.detail) or 'starting'}"
     return f"The daemon is ready: {status.documents} documents, {status.writer or 'no writer'}."
 
 

@@ -11,6 +11,7 @@ from edge_runtime import config
 from edge_runtime.cli import progress, tools
 from edge_runtime.cli.documents import confirm
 from edge_runtime.cli.output import Wrapped, clean_line, paint, put, put_json, say, size, table, width
+from edge_runtime.cli.tune import tune
 from edge_runtime.errors import ExitCode
 from edge_runtime.paths import Paths
 from models.catalog import Entry
@@ -219,3 +220,6 @@ def verify(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
 
 def _step(bars: progress.Bars, name: str) -> Any:
     return lambda role, done, total: bars.update(f"{name} {role}", done, total)
+
+
+model.add_command(tune)

@@ -38,9 +38,13 @@ class _Lines:
     def update(self, task: str, done: float, total: float | None, note: str = "") -> None:
         del note
         tenth = int(10 * done / total) if total else 0
-        if tenth > self._tenths.get(task, 0):
+        if not total and task not in self._tenths:
+            self._tenths[task] = 0
+            say(clean_line(task))
+        elif tenth > self._tenths.get(task, 0):
             self._tenths[task] = tenth
-            say(f"{clean_line(task)}: {tenth * 10} %, {rate(done, time.monotonic() - self._began, self._unit)}")
+            speed = rate(done, time.monotonic() - self._began, self._unit)
+            say(f"{clean_line(task)}: {tenth * 10} %{', ' if speed else ''}{speed}")
 
     def say(self, text: str) -> None:
         say(clean_line(text))
@@ -67,7 +71,9 @@ class _Drawn:
 
 
 def rate(done: float, seconds: float, unit: str) -> str:
-    """``3.1 MiB/s`` where the unit is bytes, else ``12.0 files/s``."""
+    """``3.1 MiB/s`` where the unit is bytes, else ``12.0 files/s``; nothing without a unit."""
+    if not unit:
+        return ""
     per_second = done / max(seconds, 1e-3)
     return f"{size(per_second)}/s" if unit == "bytes" else f"{per_second:.1f} {unit}/s"
 

@@ -47,21 +47,21 @@ def run_lines(command: Sequence[str], *, unit: str = "bytes") -> list[dict[str, 
     """
     kept: list[dict[str, Any]] = []
     with tempfile.TemporaryFile("w+", errors="replace") as talk, progress.bars(unit) as bars:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=talk, text=True, errors="replace")
-        assert process.stdout is not None  # noqa: S101  PIPE gives one
-        try:
-            for line in process.stdout:
-                event = _event(line)
-                match event.get("event"):
-                    case "progress":
-                        bars.update(str(event.get("file", "")), float(event.get("done") or 0), event.get("total"))
-                    case "note":
-                        bars.say(str(event.get("text", "")))
-                    case _:
-                        kept.append(event)
-            code = process.wait()
-        finally:
-            stop(process)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=talk, text=True, errors="replace") as process:
+            try:
+                for line in process.stdout or ():
+                    event = _event(line)
+                    match event.get("event"):
+                        case "progress":
+                            task = str(event.get("file") or event.get("task") or "")
+                            bars.update(task, float(event.get("done") or 0), event.get("total") or None)
+                        case "note":
+                            bars.say(str(event.get("text", "")))
+                        case _:
+                            kept.append(event)
+                code = process.wait()
+            finally:
+                stop(process)
         talk.seek(0)
         tail = talk.read().strip().splitlines()[-_TAIL:]
     if code:

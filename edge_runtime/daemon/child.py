@@ -232,13 +232,15 @@ class Child:
             return await asyncio.to_thread(process.wait)
 
     async def _end(self) -> None:
-        """Ask the child to leave, and see to it that it does."""
-        self.ready = None
+        """Ask the child to leave, and see to it that it does; one that is still loading does not hear."""
+        loading, self.ready = self.ready is None, None
         if self._writer is not None:
             with contextlib.suppress(OSError, RuntimeError):
                 self._writer.write(encode(Stop()))
                 self._writer.close()
             self._writer = None
+        if loading:
+            self.kill()
         await self._reap(_STOP_SECONDS)
 
     def _turn(self, state: State, detail: str) -> None:

@@ -69,7 +69,8 @@ class ModelFiles:
         try:
             return ask(Store(self.root, self.config.models.quota_bytes))
         except ModelError as error:
-            raise ModelFileError(f"{error}\nfetch it with: edge model pull {name}") from error
+            remedy = "" if "edge model pull" in str(error) else f"; fetch it with: edge model pull {name}"
+            raise ModelFileError(f"{error}{remedy}") from error
 
     def _threads(self) -> int:
         return self.config.engine.threads or len(os.sched_getaffinity(0))
@@ -247,9 +248,21 @@ async def probe(child: Child) -> list[tuple[str, bool, str]]:
 def make_children(config: Config, root: Path, events: Events, *, sealed: bool) -> tuple[Engine, Embedder]:
     """Both children, not started yet; ``root`` is the model store, the one place that they may read."""
     files = ModelFiles(config, root)
-    options = ["--read", str(root.resolve()), *([] if sealed else ["--unsealed-ok"])]
-    engine = Child("engine", "edge_runtime.engine", options=options, find=files.writer, events=events)
-    embedder = Child("embedder", "edge_runtime.embedding", options=options, find=files.embedder, events=events)
+    reads = ["--read", str(root.resolve())]
+    engine = Child(
+        "engine",
+        "edge_runtime.engine",
+        options=[*reads, *([] if sealed else ["--unsealed-ok"])],
+        find=files.writer,
+        events=events,
+    )
+    embedder = Child(
+        "embedder",
+        "edge_runtime.embedding",
+        options=[*reads, *([] if sealed else ["--unsealed"])],
+        find=files.embedder,
+        events=events,
+    )
     return Engine(engine, queue=config.engine.queue), Embedder(embedder)
 
 

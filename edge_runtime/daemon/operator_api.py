@@ -62,7 +62,7 @@ async def cancel_request(call: Call, _: None) -> Reply:
 async def probe(call: Call, _: None) -> Reply:
     daemon = call.daemon
     found: list[protocol.SealAttempt] = []
-    own = await asyncio.to_thread(attempts)
+    own = await asyncio.to_thread(attempts, listener=daemon.listener)
     found += [
         protocol.SealAttempt(process="edged", route=one.route, refused=one.refused, detail=one.detail) for one in own
     ]

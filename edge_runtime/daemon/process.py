@@ -45,6 +45,7 @@ def make_daemon(config: Config, paths: Paths, listeners: Listeners, seal: SealSt
         household=Household(listeners.owner, listeners.group),
         seal=seal,
         listen=listeners.tcp_address,
+        listener=listeners.tcp.fileno() if listeners.tcp is not None else None,
         token=listeners.token,
         engine=engine,
         embedder=embedder,

@@ -25,6 +25,7 @@ class Running:
     started: float = field(default_factory=time.monotonic)
     state: Literal["waiting", "running"] = "waiting"
     tokens: int = 0
+    listed: bool = True
     open_ended: bool = False  # a stop does not wait for it
     cancelled: bool = False
     reason: str = ""
@@ -43,13 +44,13 @@ class Requests:
         return len(self._running)
 
     @contextlib.contextmanager
-    def track(self, key: str, kind: str, peer: Peer, *, open_ended: bool = False) -> Iterator[Running]:
-        """List the calling task until the block ends."""
-        entry = self._running[key] = Running(key, kind, peer, asyncio.current_task(), open_ended=open_ended)
+    def track(self, entry: Running) -> Iterator[Running]:
+        """Know of a request until the block ends."""
+        self._running[entry.id] = entry
         try:
             yield entry
         finally:
-            del self._running[key]
+            del self._running[entry.id]
 
     def list(self, peer: Peer | None = None) -> list[RunningRequest]:
         """All of them, oldest first, or those of one peer."""
@@ -64,7 +65,7 @@ class Requests:
                 tokens=entry.tokens,
             )
             for entry in self._running.values()
-            if peer is None or same(entry.peer, peer)
+            if entry.listed and (peer is None or same(entry.peer, peer))
         ]
 
     def cancel(self, key: str, peer: Peer | None = None) -> None:

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.call import Call, Route, encode, parse_body
 from edge_runtime.daemon.peers import Peer, tcp_peer, unix_peer
+from edge_runtime.daemon.requests import Running
 from edge_runtime.daemon.state import DAEMON, Daemon
 from edge_runtime.daemon.streaming import EventStream
 from edge_runtime.errors import (
@@ -113,7 +114,15 @@ async def _answer(
         raise EngineError("edged is stopping; try again when it has started again")
     server = daemon.config.server
     body = await parse_body(request, route, most=server.body_bytes, seconds=server.body_seconds)
-    with daemon.requests.track(line.key, route.kind, peer, open_ended=route.open_ended) as running:
+    entry = Running(
+        line.key,
+        route.kind,
+        peer,
+        asyncio.current_task(),
+        listed=route.method == "POST",  # what works, not what looks
+        open_ended=route.open_ended,
+    )
+    with daemon.requests.track(entry) as running:
         call = Call(daemon=daemon, request=request, route=route, peer=peer, id=line.key, running=running, stream=stream)
         line.call = call
         try:

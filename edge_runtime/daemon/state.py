@@ -27,6 +27,7 @@ class Daemon:
     household: Household
     seal: SealStatus
     listen: str | None
+    listener: int | None  # the TCP listener's descriptor, for the probe
     token: str | None
     engine: Engine
     embedder: Embedder

@@ -39,7 +39,7 @@ from edge_runtime.engine.messages import (
 from edge_runtime.errors import EdgeError
 from edge_runtime.seal import attempts
 
-BATCH_TOKENS = 512  # padded tokens a run: 15 to 40 ms on two cores, and larger batches are no faster
+BATCH_TOKENS = 256  # padded tokens a run: 15 to 35 ms on two cores, and larger batches are no faster
 QUESTION_WINDOWS = 4  # a request of no more windows than this is a question
 READ_BYTES = 2**18
 

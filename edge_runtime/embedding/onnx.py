@@ -1,11 +1,12 @@
 """A sentence encoder in ONNX: token ids in, unit vectors out (mean over the mask, then L2: Reimers & Gurevych 2019).
 
-Knows one model shape: ``input_ids``, ``attention_mask`` and, where asked for, ``token_type_ids`` to a last hidden state.
+Knows one shape of model: ``input_ids``, ``attention_mask`` and maybe ``token_type_ids`` to a last hidden state.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +19,6 @@ from tokenizers import Tokenizer
 
 from edge_runtime.embedding.windows import Matrix, Window, cut, unit
 from edge_runtime.errors import ModelFileError
-
-# Read when the library is loaded. It would write an identifier to the home directory and look for a network.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime
 
 KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
@@ -40,7 +37,8 @@ class Encoder:
     def __init__(self, path: Path, tokenizer: Path, *, threads: int) -> None:
         """Raises ModelFileError: a file is missing, damaged, or not a sentence encoder."""
         self._tokenizer = _load_tokenizer(tokenizer)
-        self._session = _load_session(path, threads)
+        onnxruntime = _runtime()
+        self._session = _load_session(onnxruntime, path, threads)
         self._inputs = {item.name for item in self._session.get_inputs()}
         shape = self._session.get_outputs()[0].shape
         if not {"input_ids", "attention_mask"} <= self._inputs <= KNOWN_INPUTS or len(shape) != 3:
@@ -52,7 +50,7 @@ class Encoder:
 
     def read(self, text: str) -> list[Piece]:
         """The windows of ``text``; together they hold every token of it."""
-        # An unpaired surrogate is no Unicode text and the tokenizer refuses it; one character stands for one, so offsets stay.
+        # The tokenizer refuses unpaired surrogates; one character stands for one, so that offsets stay.
         clean = text.encode("utf-8", "replace").decode("utf-8")
         encoding = self._tokenizer.encode(clean, add_special_tokens=False)
         ids, offsets = encoding.ids, encoding.offsets
@@ -84,11 +82,27 @@ class Encoder:
             trim(0)
 
 
-def _load_session(path: Path, threads: int) -> Any:
+def _runtime() -> Any:
+    """ONNX Runtime, without its telemetry (an identifier in the home directory, a look for a network).
+
+    Standard error is closed meanwhile: in a sealed process it complains there that it finds no GPU.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        return importlib.import_module("onnxruntime")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _load_session(onnxruntime: Any, path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads starve the engine child, which shares the cores: 3.1 ms a query instead of 2.2, and calm neighbours.
+    # Spinning threads starve the engine child, which shares the cores. The price: 3.1 ms a query instead of 2.2.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     if not path.is_file():

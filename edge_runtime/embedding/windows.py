@@ -32,9 +32,9 @@ def cut(
 ) -> list[Window]:
     """The fewest windows of at most ``size`` tokens that cover all tokens, as even as they can be.
 
-    ``offsets`` are the tokens' character spans, without special tokens; ``length`` is that of the text. Neighbours share
-    at least ``overlap`` tokens. The characters of all windows together are 0 to ``length``; a text without tokens is one
-    empty window.
+    ``offsets`` are the tokens' character spans, without special tokens; ``length`` is that of the text. Neighbours
+    share at least ``overlap`` tokens. The characters of all windows together are 0 to ``length``; a text without tokens
+    is one empty window.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"an overlap of {overlap} does not fit windows of {size}")
@@ -58,7 +58,8 @@ def cut(
 
 def pool(rows: Matrix) -> Matrix:
     """The unit vector of the mean of ``rows`` (n, width) -> (width,)."""
-    return unit(rows.mean(axis=0, keepdims=True))[0] if len(rows) > 1 else rows[0]
+    mean: Matrix = unit(rows.mean(axis=0, keepdims=True)) if len(rows) > 1 else rows
+    return mean.reshape(-1)
 
 
 def unit(rows: Matrix) -> Matrix:

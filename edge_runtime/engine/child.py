@@ -57,15 +57,12 @@ class Link:
         Raises:
             FrameError: a frame that announces more than the limit: the stream cannot be followed any further.
         """
-        self._socket.setblocking(wait)
         try:
-            data = self._socket.recv(_READ)
+            data = self._socket.recv(_READ, 0 if wait else socket.MSG_DONTWAIT)
         except BlockingIOError:
             return []
         except ConnectionResetError:
             return None
-        finally:
-            self._socket.setblocking(True)
         return list(self._frames.feed(data)) if data else None
 
     def send(self, message: Up) -> None:
@@ -104,7 +101,9 @@ class Engine:
         try:
             message = decode_down(frame)
         except FrameError as error:
-            self._link.send(Failed(id=_id_of(frame), code=RequestError.code, message=f"{error}; send one of the protocol"))
+            self._link.send(
+                Failed(id=_id_of(frame), code=RequestError.code, message=f"{error}; send one of the protocol")
+            )
             return
         try:
             self._obey(message)
@@ -209,7 +208,10 @@ class Engine:
 
     def _tell(self) -> None:
         """Say what runs and waits, when that changed."""
-        if self._told and (self._told.running, self._told.waiting) == (int(self._running is not None), len(self._waiting)):
+        if self._told and (self._told.running, self._told.waiting) == (
+            int(self._running is not None),
+            len(self._waiting),
+        ):
             return
         self._told = Stats(
             running=int(self._running is not None),

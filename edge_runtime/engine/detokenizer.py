@@ -9,8 +9,8 @@ from collections.abc import Sequence
 class Utf8Text:
     """Joins byte pieces into text; a character that is only half there waits for its rest.
 
-    Bytes that cannot be UTF-8 become U+FFFD, exactly as ``bytes.decode(errors="replace")`` of the whole would give; half
-    a character does so only at the end.
+    Bytes that cannot be UTF-8 become U+FFFD, exactly as ``bytes.decode(errors="replace")`` of the whole would give;
+    half a character does so only at the end.
     """
 
     def __init__(self) -> None:

@@ -210,7 +210,7 @@ def check_fit(tokens: int, context: int) -> int:
     """
     if tokens >= context:
         raise ContextLengthError(
-            f"the prompt has {tokens:,} tokens, and the model's context holds {context:,}: at most {context - 1:,} fit, "
+            f"the prompt has {tokens:,} tokens, and the model's context holds {context:,}: at most {context - 1:,} fit "
             "with room for one more; shorten the prompt, or raise [engine] context",
             param="prompt",
         )

@@ -42,6 +42,4 @@ def check(path: Path) -> None:
             f"{path} is GGUF version {version}, and this build reads versions 2 and 3; fetch a file of one of these"
         )
     if not 0 < tensors <= MOST_TENSORS or not 0 < keys <= MOST_KEYS:
-        raise ModelFileError(
-            f"the head of {path} is damaged ({tensors} tensors, {keys} keys cannot be); {_CURE}"
-        )
+        raise ModelFileError(f"the head of {path} is damaged ({tensors} tensors, {keys} keys cannot be); {_CURE}")

@@ -77,7 +77,7 @@ def binding() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a context is: KV cells (tokens), threads, tokens per decode, sequences, and rows of logits per decode."""
+    """A context's size: KV cells (tokens), threads, tokens per decode, sequences, and rows of logits per decode."""
 
     context: int = 4096
     threads: int = 2
@@ -183,7 +183,9 @@ class Llama:
         self._model: Any = self._c.llama_model_load_from_file(str(path).encode(), settings)
         if not self._model:
             detail = journal().last_error or "llama.cpp gives no reason"
-            raise ModelFileError(f"the model file {path} is damaged or of an unknown kind: {detail}; run `edge model verify`")
+            raise ModelFileError(
+                f"the model file {path} is damaged or of an unknown kind: {detail}; run `edge model verify`"
+            )
         try:
             self._open_context(path, shape)
         except BaseException:
@@ -289,7 +291,7 @@ class Llama:
         return np.ctypeslib.as_array(pointer, (self.width,))
 
     def forget(self, sequence: int, start: int) -> bool:
-        """Drop the cells of ``sequence`` from position ``start`` on; false where the model's memory cannot (recurrent)."""
+        """Drop the cells of ``sequence`` from position ``start`` on (-1: every sequence's); false: it cannot be cut."""
         return bool(self._c.llama_memory_seq_rm(self._memory, sequence, start, -1))
 
     def copy(self, source: int, target: int) -> None:

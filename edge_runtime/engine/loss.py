@@ -1,8 +1,8 @@
-"""``python -P -m edge_runtime.engine.loss SOURCE FILE...``: what re-quantised files lose against their source, as JSON lines.
+"""``python -P -m edge_runtime.engine.loss SOURCE FILE...``: what re-quantised files lose against their source.
 
 Reads 4,096 tokens of held text (``held_text.txt``, our own prose, log lines, tables and code) in windows of 512, each
 window from an empty context, and compares whole next-token distributions. All the files are open at once, so that the
-source is evaluated once: their weights must fit in memory together.
+source is evaluated once: their weights must fit in memory together. Prints JSON, one object a line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -P -m edge_runtime.engine.quantise SOURCE TARGET FORMAT``: one model file re-quantised, in a process of its own.
+"""``python -P -m edge_runtime.engine.quantise SOURCE TARGET FORMAT``: one model file re-quantised.
 
 A process of its own, for llama.cpp ends the process where an assertion fails. No importance matrix: none of the
 candidates needs one, and what is lost is measured afterwards (:mod:`edge_runtime.engine.loss`).
@@ -21,7 +21,7 @@ FORMATS = {"Q8_0": 7, "Q4_K_M": 15, "IQ4_NL": 25, "Q4_0": 2}
 
 
 def quantise(source: Path, target: Path, file_format: str, *, threads: int) -> None:
-    """Write ``source`` in ``file_format`` (a key of :data:`FORMATS`) to ``target``; its bytes do not depend on ``threads``.
+    """Write ``source`` to ``target`` in a format of :data:`FORMATS`; the bytes do not depend on ``threads``.
 
     Raises:
         ModelFileError: the source cannot be read, or its tensors cannot be converted.
@@ -34,7 +34,9 @@ def quantise(source: Path, target: Path, file_format: str, *, threads: int) -> N
     settings.nthread = threads
     settings.allow_requantize = True
     if c.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(settings)) != 0:
-        raise ModelFileError(f"{source} cannot be made {file_format}: {journal().last_error or 'llama.cpp gives no reason'}")
+        raise ModelFileError(
+            f"{source} cannot be made {file_format}: {journal().last_error or 'llama.cpp gives no reason'}"
+        )
 
 
 def main() -> int:

@@ -82,8 +82,8 @@ class Sampler:
         if self._params.logprobs is None:
             return Choice(token, None)
         logs = log_softmax(logits)
-        top = best(logits, self._params.logprobs) if self._params.logprobs else []
-        return Choice(token, float(logs[token]), tuple((int(i), float(logs[i])) for i in top))
+        top = best(logits, self._params.logprobs).tolist() if self._params.logprobs else []
+        return Choice(token, float(logs[token]), tuple((i, float(logs[i])) for i in top))
 
     def _adjusted(self, logits: Row) -> Row:
         row = logits.copy()

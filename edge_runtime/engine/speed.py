@@ -1,7 +1,7 @@
 """``python -P -m edge_runtime.engine.speed PATH``: how fast one model file runs on this machine, as one JSON line.
 
-A process of its own, so that each file starts from the same state. The best of the repeats counts: other work on the
-machine only ever adds time.
+A process of its own, so that each file starts from the same state. Other work on the machine only ever adds time, so
+the lower quartile of the steps counts, and the best of the repeats.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from edge_runtime.errors import EdgeError
 PROMPT = 512  # tokens
 ALONE = 32  # tokens decoded by one sequence
 TOGETHER = 12  # steps of all sequences
+FEWEST = 4  # steps, and after that no more than
+PATIENCE = 2.0  # seconds of them: beside busy neighbours one step can take a second
 SEQUENCES = 8
 REPEATS = 2
 
@@ -60,32 +62,39 @@ def measure(path: Path, *, threads: int) -> Speed:
 
 def _round(model: Llama, prompt: list[int]) -> Speed:
     model.forget(-1, 0)
-
-    def prefill() -> int:
-        for start in range(0, len(prompt), model.batch):
-            model.decode(prompt[start : start + model.batch], start)
-        return len(prompt)
-
-    def alone() -> int:
-        for place in range(ALONE):
-            model.decode([int(model.logits().argmax())], len(prompt) + place)
-        return ALONE
-
-    def together() -> int:
-        for sequence in range(1, SEQUENCES):
-            model.copy(0, sequence)
-        token = int(model.logits().argmax())
-        for step in range(TOGETHER):
-            model.step([token] * SEQUENCES, [len(prompt) + ALONE + step] * SEQUENCES)
-        return TOGETHER * SEQUENCES
-
-    return Speed(prefill=_rate(prefill), decode=_rate(alone), decode_8=_rate(together))
+    starts = range(0, len(prompt), model.batch)
+    prefill = [_seconds(lambda at=start: model.decode(prompt[at : at + model.batch], at)) for start in starts]
+    token = int(model.logits().argmax())
+    alone = _steps(ALONE, lambda step: model.decode([token], len(prompt) + step))
+    for sequence in range(1, SEQUENCES):
+        model.copy(0, sequence)
+    start = len(prompt) + len(alone)
+    together = _steps(TOGETHER, lambda step: model.step([token] * SEQUENCES, [start + step] * SEQUENCES))
+    return Speed(
+        prefill=len(prompt) / sum(prefill),
+        decode=1 / _undisturbed(alone),
+        decode_8=SEQUENCES / _undisturbed(together),
+    )
 
 
-def _rate(work: Callable[[], int]) -> float:
+def _steps(count: int, step: Callable[[int], None]) -> list[float]:
+    """Seconds of each of ``count`` steps, or of as many as fit in the patience."""
+    found: list[float] = []
+    while len(found) < FEWEST or (len(found) < count and sum(found) < PATIENCE):
+        place = len(found)
+        found.append(_seconds(lambda at=place: step(at)))
+    return found
+
+
+def _undisturbed(seconds: list[float]) -> float:
+    """The lower quartile: what a step takes while the neighbours are quiet."""
+    return sorted(seconds)[len(seconds) // 4]
+
+
+def _seconds(work: Callable[[], None]) -> float:
     began = time.perf_counter()
-    count = work()
-    return count / (time.perf_counter() - began)
+    work()
+    return time.perf_counter() - began
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ CHATML = (
 
 # The zero-width word joiner (U+2060) after the first character: invisible, and no tokenizer's special token holds it.
 _JOINER = "\u2060"
-# Special tokens of the families in the catalogue that are not written <|...|>: Gemma, Llama 2, Mistral, Qwen, BERT-like.
+# Special tokens that are not written <|...|>: of Gemma, Llama 2, Mistral, Qwen, SmolLM and BERT.
 _NAMES = (
     "<s>", "</s>", "<unk>", "<pad>", "<bos>", "<eos>", "<mask>",
     "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>",
@@ -54,7 +54,8 @@ def render(
 ) -> str:
     """The prompt of ``messages``; ``template`` None or empty means :data:`CHATML`.
 
-    ``thinking`` sets ``enable_thinking`` for the templates that know it. ``developer`` messages are rendered as ``system``, for no template knows that role yet.
+    ``thinking`` sets ``enable_thinking`` for the templates that know it. ``developer`` messages are rendered as
+    ``system``, for no template knows that role yet.
 
     Raises:
         RequestError: the template refuses these messages (many insist on the order of roles), or cannot be run.

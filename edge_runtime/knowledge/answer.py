@@ -137,7 +137,7 @@ def support(asked: Asked, sentence: str, quotes: Sequence[Quote]) -> tuple[int, 
         if bool(negations(sentence)) != bool(negations(closest.text)):
             continue
         told = [word for word in said if word in set(stems(source))]
-        if _common_order(told, stems(source)) >= ORDER_SHARE * len(told):
+        if _kept_order(told, stems(source)) >= ORDER_SHARE * len(told):
             return (at,)
     return ()
 
@@ -152,7 +152,7 @@ def _overlap(said: Sequence[str], text: str) -> float:
     return len(one & other) / len(one | other)
 
 
-def _common_order(left: Sequence[str], right: Sequence[str]) -> int:
+def _kept_order(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence (Wagner and Fischer 1974)."""
     row = [0] * (len(right) + 1)
     for word in left:

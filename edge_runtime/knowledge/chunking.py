@@ -1,7 +1,7 @@
 """Cuts a document's sections into chunks by the embedder's own token count. Pure; never across sections.
 
-A short section is one chunk. A longer one is cut at a paragraph's end, else a sentence's, else a token's, so that chunks
-hold 400 to 600 tokens and neighbours share 50.
+A short section is one chunk. A longer one is cut at a paragraph's end, else a sentence's, else a token's, so that
+chunks hold 400 to 600 tokens and neighbours share 50.
 """
 
 from __future__ import annotations

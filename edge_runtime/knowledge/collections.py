@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 
@@ -35,7 +36,7 @@ class Collection:
 
 
 def key(connection: apsw.Connection, name: str) -> int | None:
-    row = connection.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchone()
+    row: Any = connection.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchone()
     return None if row is None else int(row[0])
 
 
@@ -45,10 +46,10 @@ def ensure(connection: apsw.Connection, name: str) -> int:
 
 
 def find(connection: apsw.Connection, name: str) -> Collection | None:
-    row = connection.execute("SELECT id, sensitivity FROM collections WHERE name = ?", (name,)).fetchone()
+    row: Any = connection.execute("SELECT id, sensitivity FROM collections WHERE name = ?", (name,)).fetchone()
     if row is None:
         return None
-    readers = connection.execute("SELECT kind, number FROM readers WHERE collection = ?", (row[0],)).fetchall()
+    readers: Any = connection.execute("SELECT kind, number FROM readers WHERE collection = ?", (row[0],)).fetchall()
     return Collection(
         name,
         row[1],
@@ -58,7 +59,7 @@ def find(connection: apsw.Connection, name: str) -> Collection | None:
 
 
 def every(connection: apsw.Connection) -> list[Collection]:
-    names = connection.execute("SELECT name FROM collections ORDER BY name").fetchall()
+    names: Any = connection.execute("SELECT name FROM collections ORDER BY name").fetchall()
     return [found for (name,) in names if (found := find(connection, name)) is not None]
 
 

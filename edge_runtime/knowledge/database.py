@@ -60,7 +60,11 @@ class Database:
             if path.exists() and path.stat().st_size:
                 self._check()
             self._writer = self._connect(_WRITE)
-            schema.migrate(self._writer, str(path), width=width, now=time.time())
+            try:
+                schema.migrate(self._writer, str(path), width=width, now=time.time())
+            except BaseException:
+                self._writer.close()
+                raise
         path.chmod(0o600)
 
     def _connect(self, flags: int) -> apsw.Connection:
@@ -77,7 +81,7 @@ class Database:
         if flags == _WRITE:
             connection.pragma("auto_vacuum", "incremental")
             connection.pragma("journal_mode", "wal")
-            # With WAL, NORMAL may lose the last commit in a power cut; a document that was acknowledged must not vanish.
+            # NORMAL may lose the last commit in a power cut; a document that was acknowledged must not vanish.
             connection.pragma("synchronous", "full")
             connection.pragma("foreign_keys", True)
             connection.pragma("secure_delete", True)
@@ -94,6 +98,7 @@ class Database:
                     raise apsw.CorruptError(str(finding).replace("\n", "; ")[:200])
             if connection.pragma("user_version") == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise StorageError(f"{self.path} is an SQLite file of something else: move it away")
+            schema.refuse_newer(connection, str(self.path))
         finally:
             connection.close()
 

@@ -1,4 +1,4 @@
-"""The plain types of documents on their way into the index: as parsed and as cut. Imports nothing heavy: parsers need it.
+"""Documents on their way into the index, as parsed and as cut. Imports nothing heavy: the parsing child needs it.
 
 All offsets are characters (code points) of ``ParsedDocument.text``, the text that citations quote verbatim.
 """

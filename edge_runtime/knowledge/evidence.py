@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.knowledge.words import Asked, codes, numbers, stems, words
+from edge_runtime.knowledge.words import Asked, numbers, stems, words
 
 QUOTE_CHARS = 300
 RUNNERS_UP = 4  # the lead is measured over the fifth best sentence: one neighbour saying the same is no doubt
 WHOLE_BONUS = 0.1  # for a sentence that holds every content word of the question
+TITLE_COST = 0.3  # for a line that says nothing beyond the question and its document's name
+TITLE_CHARS = 60
 SUBJECT_COSINE = 0.36  # below this the subject is more likely absent than present
 SUBJECT_WIDTH = 0.035
 
@@ -116,13 +118,20 @@ def _score(asked: Asked, vector: NDArray[np.float32], passages: Sequence[Passage
     total = sum(rarity.values()) or 1.0
     scored = []
     for at, passage in enumerate(passages):
+        known = asked.terms | set(stems(passage.document))
         cosines = passage.vectors @ vector if len(passage.units) else ()
         for unit, cosine in enumerate(cosines):
             covered = sum(rarity[term] for term in asked.terms if term in terms[at][unit]) / total
             whole = WHOLE_BONUS if len(asked.terms) > 1 and asked.terms <= terms[at][unit] else 0.0
-            score = float(cosine) + 0.6 * covered + whole + 0.3 * passage.dense + 0.3 * passage.lexical
+            title = TITLE_COST if _title(passage.units[unit]) or terms[at][unit] <= known else 0.0
+            score = float(cosine) + 0.6 * covered + whole - title + 0.3 * passage.dense + 0.3 * passage.lexical
             scored.append(_Scored(score, float(cosine), at, unit))
     return scored
+
+
+def _title(unit: Unit) -> bool:
+    """A short line without a full stop announces something; it seldom says it."""
+    return not unit.item and len(unit.text) < TITLE_CHARS and unit.text.rstrip()[-1:] not in (*".!?:;", "")
 
 
 def _rarity(asked: Asked, passages: Sequence[frozenset[str]]) -> dict[str, float]:
@@ -158,7 +167,9 @@ def _signals(asked: Asked, passages: Sequence[Passage], ranked: Sequence[_Scored
     passage = quote.passage
     said = " ".join(unit.text for unit in passage.units[quote.first : quote.last + 1])
     around = " ".join([passage.document, passage.heading or "", *(unit.text for unit in passage.units)])
-    near = set(words(" ".join([said, passage.heading or ""])))
+    near = set(words(" ".join([said, passage.heading or "", passage.document])))
+    # A row or a log line speaks for itself alone; prose leaves a number to the sentence before.
+    counted = set(numbers(said if passage.units[quote.core].item else around))
     dense = sorted((other.dense for other in passages), reverse=True)
     # Where so little was found that there is no runner-up, the lead says nothing: take its usual value.
     lead = ranked[0].score - ranked[RUNNERS_UP].score if len(ranked) > RUNNERS_UP else 0.5
@@ -168,8 +179,8 @@ def _signals(asked: Asked, passages: Sequence[Passage], ranked: Sequence[_Scored
         "lead": min(lead, 1.0),
         "passage_lead": min(dense[0] - dense[1], 0.3) if len(dense) > 1 else 0.08,
         "names_missing": float(len(asked.names - near)),
-        "codes_missing": float(len(asked.codes - set(codes(around)))),
-        "numbers_missing": float(len(asked.numbers - set(numbers(around)))),
+        "codes_missing": float(sum(not set(words(code)) <= near for code in asked.codes)),
+        "numbers_missing": float(len(asked.numbers - counted)),
         "words_unheard": float(_unheard(asked, passages)),
         "quantity_missing": float(asked.quantity and not set(numbers(said)) - asked.numbers),
     }
@@ -189,7 +200,7 @@ _SCALE = {
     "names_missing": (0.22, 0.45, -1.0),
     "numbers_missing": (0.12, 0.36, -1.0),
     "codes_missing": (0.0, 0.12, -1.0),
-    "words_unheard": (0.77, 0.84, -1.0),
+    "words_unheard": (0.77, 0.5, -1.0),
     "quantity_missing": (0.03, 0.3, -1.0),
 }
 

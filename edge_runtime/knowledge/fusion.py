@@ -1,7 +1,7 @@
 """Joins the dense and the lexical ranking: a convex combination of scores with fixed floors. Pure.
 
-Bruch, Gai, Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (2023): it beats reciprocal rank fusion in and
-out of domain, with one weight that few labels settle.
+Bruch, Gai, Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (2023): it beats reciprocal rank fusion in
+and out of domain, with one weight that few labels settle.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """The knowledge index: documents, chunks, vectors, sentences and terms of one box in one SQLite file.
 
-Stores and finds rows; it neither parses, embeds nor ranks across kinds of search (:mod:`edge_runtime.knowledge.search`).
+Stores and finds rows; it neither parses nor embeds, and joins no rankings (:mod:`edge_runtime.knowledge.search` does).
 Every method blocks; call it from a thread.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import apsw
 import numpy as np
@@ -102,7 +104,7 @@ class Index:
         identity = f"doc-{secrets.token_hex(8)}"
         with self._database.writing() as connection:
             collection = collections.ensure(connection, document.collection)
-            older = connection.execute(
+            older: Any = connection.execute(
                 "SELECT key FROM documents WHERE collection = ? AND name = ?", (collection, document.name)
             ).fetchone()
             if older is not None:
@@ -117,7 +119,7 @@ class Index:
     def same(self, collection: str, name: str, sha256: str) -> Document | None:
         """The stored document of this name and collection if it has these very bytes."""
         with self._database.reading() as connection:
-            row = connection.execute(
+            row: Any = connection.execute(
                 f"{_DOCUMENT} WHERE c.name = ? AND d.name = ? AND d.sha256 = ?", (collection, name, sha256)
             ).fetchone()
         return None if row is None else Document(**dict(zip(Document.__struct_fields__, row, strict=True)))
@@ -134,13 +136,13 @@ class Index:
         """Oldest first; of every collection where none is named."""
         where, values = ("", ()) if collection is None else (" WHERE c.name = ?", (collection,))
         with self._database.reading() as connection:
-            rows = connection.execute(f"{_DOCUMENT}{where} ORDER BY d.key", values).fetchall()
+            rows: Any = connection.execute(f"{_DOCUMENT}{where} ORDER BY d.key", values).fetchall()
         return [Document(**dict(zip(Document.__struct_fields__, row, strict=True))) for row in rows]
 
     def document(self, document_id: str) -> Document:
         """Raises NotFoundError."""
         with self._database.reading() as connection:
-            row = connection.execute(f"{_DOCUMENT} WHERE d.id = ?", (document_id,)).fetchone()
+            row: Any = connection.execute(f"{_DOCUMENT} WHERE d.id = ?", (document_id,)).fetchone()
         if row is None:
             raise NotFoundError(f"no document has the id {document_id}: edge docs lists them")
         return Document(**dict(zip(Document.__struct_fields__, row, strict=True)))
@@ -152,12 +154,14 @@ class Index:
 
     def stats(self) -> IndexStats:
         with self._database.reading() as connection:
-            counts = [
-                connection.execute(f"SELECT count(*) FROM {table}").get
-                for table in ("documents", "chunks", "windows", "sentences")
-            ]
+            counts: Any = connection.execute(
+                "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks),"
+                " (SELECT count(*) FROM windows), (SELECT count(*) FROM sentences)"
+            ).fetchone()
             pages = connection.pragma("page_count") * connection.pragma("page_size")
-            return IndexStats(*counts, file_bytes=pages, epoch=int(_meta(connection, "epoch") or 0))
+            epoch = int(_meta(connection, "epoch") or 0)
+        documents, chunks, windows, sentences = counts
+        return IndexStats(documents, chunks, windows, sentences, pages, epoch)
 
     # ---- rows for search -------------------------------------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class Index:
             key = collections.key(connection, collection)
             if key is None:
                 return {}
-            rows = connection.execute(
+            rows: Any = connection.execute(
                 "SELECT chunk, distance FROM vectors WHERE embedding MATCH ? AND k = ? AND collection = ?",
                 (vector.astype("<f4").tobytes(), min(windows, MAX_NEAREST), key),
             ).fetchall()
@@ -180,12 +184,11 @@ class Index:
         """The best cosine over each chunk's windows: exact, for chunks found in another way."""
         if not chunks:
             return {}
-        marks = ",".join("?" * len(chunks))
         with self._database.reading() as connection:
-            rows = connection.execute(
-                f"SELECT w.chunk, v.embedding FROM windows AS w CROSS JOIN vectors AS v ON v.window = w.id"
-                f" WHERE w.chunk IN ({marks})",
-                tuple(chunks),
+            rows: Any = connection.execute(
+                "SELECT w.chunk, v.embedding FROM windows AS w CROSS JOIN vectors AS v ON v.window = w.id"
+                " WHERE w.chunk IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(chunks)),),
             ).fetchall()
         best: dict[int, float] = {}
         for chunk, blob in rows:
@@ -200,7 +203,7 @@ class Index:
             if key is None:
                 return {}
             low, high = key << schema.SHIFT, (key + 1) << schema.SHIFT
-            rows = connection.execute(
+            rows: Any = connection.execute(
                 "SELECT rowid, -bm25(chunk_terms) AS score FROM chunk_terms"
                 " WHERE chunk_terms MATCH ? AND rowid >= ? AND rowid < ? ORDER BY bm25(chunk_terms) LIMIT ?",
                 (expression, low, high, limit),
@@ -211,28 +214,32 @@ class Index:
         """The terms of ``text`` as the full-text index stores them (folded, without accents, Porter-stemmed)."""
         tokenizer = self._database.reader.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
         found = tokenizer(text.encode("utf-8", "replace"), apsw.FTS5_TOKENIZE_QUERY, None, include_offsets=False)
-        return [token[0] for token in found]
+        return [str(token[0]) for token in found]
 
-    def rarity(self, stems: Sequence[str]) -> tuple[int, dict[str, int]]:
+    def rarity(self, stems: list[str]) -> tuple[int, dict[str, int]]:
         """The number of chunks, and for each stem the number of chunks that hold it."""
         with self._database.reading() as connection:
             total = connection.execute("SELECT count(*) FROM chunks").get
-            marks = ",".join("?" * len(stems))
-            rows = connection.execute(
-                f"SELECT term, doc FROM chunk_vocabulary WHERE term IN ({marks})", tuple(stems)
+            rows: Any = connection.execute(
+                "SELECT term, doc FROM json_each(?) CROSS JOIN chunk_vocabulary ON term = value", (json.dumps(stems),)
             ).fetchall()
         return total, dict(rows)
 
     def chunks(self, ids: Sequence[int]) -> list[ChunkRow]:
         """Rows in the order of ``ids``; those removed meanwhile are left out."""
-        marks = ",".join("?" * len(ids))
         with self._database.reading() as connection:
-            rows = connection.execute(
+            rows: Any = connection.execute(
                 'SELECT k.id, d.id, d.name, k.start, k."end", k.heading, k.page, k.tokens, k.text'
-                f" FROM chunks AS k JOIN documents AS d ON d.key = k.document WHERE k.id IN ({marks})",
-                tuple(ids),
+                " FROM chunks AS k JOIN documents AS d ON d.key = k.document"
+                " WHERE k.id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(ids)),),
             ).fetchall()
-        found = {row[0]: ChunkRow(*row[:5], tuple(row[5].split("\n")) if row[5] else (), *row[6:]) for row in rows}
+        found = {
+            key: ChunkRow(
+                key, document_id, name, start, end, tuple(filter(None, heading.split("\n"))), page, tokens, text
+            )
+            for key, document_id, name, start, end, heading, page, tokens, text in rows
+        }
         return [found[key] for key in ids if key in found]
 
     def sentences(self, chunks: Sequence[int]) -> list[Sentences]:
@@ -251,14 +258,14 @@ def _bind(database: Database, embedder: str, width: int) -> None:
         empty = connection.execute("SELECT count(*) FROM documents").get == 0
         if held is not None and (not empty or held.rpartition("/")[2] != str(width)):
             raise StorageError(
-                f"the index {database.path} holds vectors of {held}, and the embedder is now {wanted}: choose the former "
-                "embedder in edge.toml, or move the file away and add the documents again"
+                f"the index {database.path} holds vectors of {held}, and the embedder is now {wanted}: choose the "
+                "former embedder in edge.toml, or move the file away and add the documents again"
             )
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('embedder', ?)", (wanted,))
 
 
 def _meta(connection: apsw.Connection, key: str) -> str | None:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    row: Any = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
 
@@ -268,7 +275,7 @@ def _advance(connection: apsw.Connection) -> None:
 
 
 def _key(connection: apsw.Connection, document_id: str) -> int:
-    row = connection.execute("SELECT key FROM documents WHERE id = ?", (document_id,)).fetchone()
+    row: Any = connection.execute("SELECT key FROM documents WHERE id = ?", (document_id,)).fetchone()
     if row is None:
         raise NotFoundError(f"no document has the id {document_id}: edge docs lists them")
     return int(row[0])
@@ -341,7 +348,7 @@ def _purge(connection: apsw.Connection, key: int) -> dict[str, int]:
     windows = "SELECT w.id FROM windows AS w JOIN chunks AS k ON k.id = w.chunk WHERE k.document = ?"
     vectors = [row[0] for row in connection.execute(windows, (key,)).fetchall()]
     connection.executemany("DELETE FROM vectors WHERE window = ?", [(row,) for row in vectors])
-    delete(f"DELETE FROM windows WHERE id IN ({windows})")
+    delete("DELETE FROM windows WHERE chunk IN (SELECT id FROM chunks WHERE document = ?)")
     sentences = delete("DELETE FROM sentences WHERE document = ?")
     chunks = delete("DELETE FROM chunks WHERE document = ?")
     delete("DELETE FROM texts WHERE document = ?")
@@ -351,7 +358,7 @@ def _purge(connection: apsw.Connection, key: int) -> dict[str, int]:
 
 def _text(connection: apsw.Connection, key: int, start: int, end: int | None) -> str:
     last = 2**62 if end is None else end
-    rows = connection.execute(
+    rows: Any = connection.execute(
         "SELECT start, text FROM texts WHERE document = ? AND start > ? AND start < ? ORDER BY start",
         (key, start - PART_CHARS, last),
     ).fetchall()
@@ -362,11 +369,11 @@ def _text(connection: apsw.Connection, key: int, start: int, end: int | None) ->
 
 
 def _sentences(connection: apsw.Connection, chunk: int, width: int) -> Sentences:
-    row = connection.execute('SELECT document, start, "end", text FROM chunks WHERE id = ?', (chunk,)).fetchone()
+    row: Any = connection.execute('SELECT document, start, "end", text FROM chunks WHERE id = ?', (chunk,)).fetchone()
     if row is None:
         return Sentences(chunk, [], [], np.empty((0, width), np.float32))
     key, first, last, text = row
-    rows = connection.execute(
+    rows: Any = connection.execute(
         # A sentence may begin before its chunk, by its greatest length at most.
         'SELECT start, "end", vector FROM sentences WHERE document = ? AND start > ? AND start < ? AND "end" > ?'
         " ORDER BY start",

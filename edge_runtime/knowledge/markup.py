@@ -15,12 +15,15 @@ from edge_runtime.errors import DocumentError
 from edge_runtime.knowledge.documents import ParsedDocument
 from edge_runtime.knowledge.plain import sections
 
-_DROPPED = frozenset(
-    ["script", "style", "nav", "noscript", "template", "svg", "iframe", "object", "head", "select", "textarea", "button", "canvas", "audio", "video", "math"]
-)
-_BLOCKS = frozenset(
-    ["p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt", "dd", "table", "thead", "tbody", "tfoot", "caption", "blockquote", "figure", "figcaption", "address", "details", "summary", "form", "fieldset", "hr", "body", "html"]
-)
+_UNREAD = """
+script style nav noscript template svg iframe object head select textarea button canvas audio video math
+"""
+_DROPPED = frozenset(_UNREAD.split())
+_LINES_OF_THEIR_OWN = """
+p div section article main header footer aside ul ol dl dt dd table thead tbody tfoot caption blockquote figure
+figcaption address details summary form fieldset hr body html
+"""
+_BLOCKS = frozenset(_LINES_OF_THEIR_OWN.split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SPACE = re.compile(r"\s+")
 
@@ -88,7 +91,7 @@ def _walk(body: Any, out: _Text) -> None:
         node, leaving, verbatim = stack.pop()
         tag = node.tag
         if leaving:
-            _leave(tag, out)
+            _leave(tag, out, in_item=tag == "p" and node.parent is not None and node.parent.tag == "li")
             continue
         if tag == "-text":
             out.write(node.text_content or "", verbatim=verbatim)
@@ -121,8 +124,10 @@ def _enter(tag: str, out: _Text) -> None:
         out.line_end()
 
 
-def _leave(tag: str, out: _Text) -> None:
-    if tag in _HEADINGS or tag in {"p", "pre", "table", "ul", "ol"}:
+def _leave(tag: str, out: _Text, *, in_item: bool) -> None:
+    if in_item:
+        out.line_end()
+    elif tag in _HEADINGS or tag in {"p", "pre", "table", "ul", "ol"}:
         out.line_end(2)
     elif tag in _BLOCKS or tag in {"li", "tr"}:
         out.line_end()

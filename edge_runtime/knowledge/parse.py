@@ -45,14 +45,12 @@ async def parse(name: str, content: bytes, limits: Limits) -> ParsedDocument:
         # Also when this task is cancelled: the thread above then reads the end of the pipe.
         process.kill()
     try:
-        reply = _decoder.decode(body)
+        reply: Parsed | Unreadable = _decoder.decode(body)
     except msgspec.MsgspecError as error:
         raise DocumentError(_ended(name, process.returncode, limits)) from error
-    match reply:
-        case Parsed(document=document):
-            return document
-        case Unreadable(code=code, message=message):
-            raise from_wire(code, message)
+    if isinstance(reply, Unreadable):
+        raise from_wire(reply.code, reply.message)
+    return reply.document
 
 
 def _start(name: str, content: bytes, limits: Limits) -> subprocess.Popen[bytes]:

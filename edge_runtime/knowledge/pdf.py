@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from typing import Any
 
 import pypdf
 from pypdf.errors import LimitReachedError, PdfReadError
@@ -83,13 +84,14 @@ def clean(text: str) -> str:
     return _HYPHEN.sub(r"\1\2", _TRAILING.sub("\n", text)).strip()
 
 
-def _has_image(page: pypdf.PageObject) -> bool:
-    resources = page.get("/Resources")
+def _has_image(holder: Any, depth: int = 0) -> bool:
+    """Whether a page, or a form that it shows, shows an image."""
+    resources = holder.get("/Resources")
     objects = resources.get_object().get("/XObject") if resources is not None else None
-    if objects is None:
+    if objects is None or depth > 3:
         return False
-    kinds = [one.get_object().get("/Subtype") for one in objects.get_object().values()]
-    return "/Image" in kinds or "/Form" in kinds
+    shown = [one.get_object() for one in objects.get_object().values()]
+    return any(one.get("/Subtype") == "/Image" or _has_image(one, depth + 1) for one in shown)
 
 
 def _joined(texts: list[str]) -> tuple[str, list[Section]]:

@@ -150,4 +150,4 @@ def _plain_headings(text: str) -> Iterator[tuple[int, int, str]]:
         elif alone and (numbered := _NUMBERED.match(words)):
             yield position, 1 + len(numbered.group(1).split(".")), words
         elif alone and words.isupper() and not words.endswith((".", "!", "?", ",", ";")):
-            yield position, 2, words
+            yield position, 1, words

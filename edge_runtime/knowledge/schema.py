@@ -1,6 +1,6 @@
 """The knowledge database's schema as numbered migrations; knows nothing of what the rows mean.
 
-``PRAGMA user_version`` holds the last number applied and the table ``migrations`` says when. A file from a newer version
+``PRAGMA user_version`` holds the last number applied, the table ``migrations`` says when. A file from a newer version
 is refused, never guessed at.
 """
 
@@ -100,7 +100,8 @@ def _first(connection: apsw.Connection, width: int) -> None:
             INSERT INTO chunk_terms (rowid, text, heading) VALUES (new.id, new.text, new.heading);
         END;
         CREATE TRIGGER chunks_deleted BEFORE DELETE ON chunks BEGIN
-            INSERT INTO chunk_terms (chunk_terms, rowid, text, heading) VALUES ('delete', old.id, old.text, old.heading);
+            INSERT INTO chunk_terms (chunk_terms, rowid, text, heading)
+            VALUES ('delete', old.id, old.text, old.heading);
         END;
         """
     )
@@ -119,6 +120,15 @@ def version(connection: apsw.Connection) -> int:
     return int(connection.pragma("user_version"))
 
 
+def refuse_newer(connection: apsw.Connection, path: str, newest: int = MIGRATIONS[-1].number) -> None:
+    """Raises StorageError: the file's schema is from a newer version of this program."""
+    if version(connection) > newest:
+        raise StorageError(
+            f"{path} was written by a newer version (schema {version(connection)}, this one knows {newest}): "
+            "install that version again, or restore a backup made before the upgrade"
+        )
+
+
 def migrate(
     connection: apsw.Connection, path: str, *, width: int, now: float, migrations: tuple[Migration, ...] = MIGRATIONS
 ) -> list[int]:
@@ -127,12 +137,7 @@ def migrate(
     Raises:
         StorageError: the file is from a newer version of this program.
     """
-    newest = migrations[-1].number
-    if version(connection) > newest:
-        raise StorageError(
-            f"{path} was written by a newer version (schema {version(connection)}, this one knows {newest}): "
-            "install that version again, or restore a backup made before the upgrade"
-        )
+    refuse_newer(connection, path, migrations[-1].number)
     applied: list[int] = []
     for migration in migrations:
         connection.execute("BEGIN IMMEDIATE")
@@ -140,7 +145,8 @@ def migrate(
             # Read inside the transaction: another process may have migrated meanwhile.
             if version(connection) < migration.number:
                 connection.execute(
-                    "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL, at REAL NOT NULL)"
+                    "CREATE TABLE IF NOT EXISTS migrations"
+                    " (number INTEGER PRIMARY KEY, name TEXT NOT NULL, at REAL NOT NULL)"
                 )
                 migration.apply(connection, width)
                 connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", (migration.number, migration.name, now))

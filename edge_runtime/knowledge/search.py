@@ -20,9 +20,13 @@ _WINDOWS_PER_CHUNK = 3  # 600 tokens in windows of 254
 _WORD = re.compile(r"\w+", re.UNICODE)
 
 # Function words; what is asked of a manual ("off", "over", "under", "not", "after") stays.
-STOP_WORDS = frozenset(
-    ["a", "about", "am", "an", "and", "any", "are", "as", "at", "be", "been", "being", "but", "by", "can", "could", "did", "do", "does", "doing", "for", "from", "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i", "if", "in", "into", "is", "it", "its", "itself", "me", "my", "of", "on", "or", "our", "ours", "s", "she", "should", "so", "some", "such", "t", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they", "this", "those", "to", "us", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your", "yours", "tell", "please"]
-)
+_FUNCTION_WORDS = """
+a about am an and any are as at be been being but by can could did do does doing for from had has have having he her
+hers him his how i if in into is it its itself me my of on or our ours s she should so some such t than that the their
+theirs them then there these they this those to us was we were what when where which who whom whose why will with
+would you your yours tell please
+"""
+STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A question's words for the full-text index: an FTS5 expression ("" for none) and the score that no text can pass."""
+    """A question's words for the full-text index: an FTS5 expression ("" for none) and the score no text can pass."""
 
     expression: str
     best: float

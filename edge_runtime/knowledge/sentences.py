@@ -1,7 +1,7 @@
 """Where sentences begin and end in English prose, lists, tables and logs. Pure.
 
-Rules, not a model: a full stop ends a sentence unless an abbreviation, an initial or a list number precedes it. Each list
-item starts a sentence; each table row, log line and ``key: value`` line is one. It does not join what a page break parted.
+Rules, not a model: a full stop ends a sentence unless an abbreviation, an initial or a list number precedes it. Each
+list item starts a sentence; each table row, log line and ``key: value`` line is one. What a page break parted stays so.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ _OPENING = re.compile(r"\s+[\"'“‘(\[«*_]*([^\s])")
 _WORD_BEFORE = re.compile(r"([^\s(\[\"'“‘]+)$")
 
 # Never the end of a sentence, whatever follows.
-_TITLES = frozenset(
-    ["mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "gen", "col", "lt", "sgt", "capt", "cmdr", "adm", "rev", "hon", "gov", "sen", "rep", "pres", "mt", "ft", "messrs", "vs", "cf", "viz", "e.g", "i.e", "eg", "ie", "al", "resp", "incl", "excl", "esp"]
-)
+_NEVER_LAST = """
+mr mrs ms dr prof sr jr st gen col lt sgt capt cmdr adm rev hon gov sen rep pres mt ft messrs vs cf viz e.g i.e eg ie
+al resp incl excl esp
+"""
+_TITLES = frozenset(_NEVER_LAST.split())
 # Not the end where a number follows.
-_COUNTED = frozenset(
-    ["no", "nos", "nr", "fig", "figs", "eq", "eqs", "sec", "secs", "sect", "ch", "chap", "p", "pp", "par", "para", "vol", "vols", "art", "app", "approx", "ca", "c", "circa", "tab", "tbl", "rev", "ver", "v", "max", "min", "nom", "typ", "ref", "refs", "item", "pos", "pt", "ex", "op", "cl"]
-)
+_BEFORE_NUMBERS = """
+no nos nr fig figs eq eqs sec secs sect ch chap p pp par para vol vols art app approx ca c circa tab tbl rev ver v max
+min nom typ ref refs item pos pt ex op cl
+"""
+_COUNTED = frozenset(_BEFORE_NUMBERS.split())
 
 
 def split(text: str, start: int = 0) -> list[Span]:
@@ -118,8 +122,11 @@ def _ends(text: str, stop: re.Match[str], end: int) -> bool:
         return True
     before = _WORD_BEFORE.search(text, max(0, stop.start() - 40), stop.start())
     word = before.group(1).lower() if before else ""
-    if word in _TITLES or (len(word) == 1 and word.isalpha() and text[stop.start() - 1].isupper()):
+    if word in _TITLES:
         return False
+    if len(word) == 1 and text[stop.start() - 1].isupper():
+        # An initial, unless a number stands before it: then it is a unit (0.25 A, 230 V).
+        return text[max(0, stop.start() - 3) : stop.start() - 1].strip().isdigit()
     return not (word in _COUNTED and (character.isdigit() or character in "#("))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,7 @@ from edge_runtime.engine.detokenizer import Detokenizer, StopStrings, Utf8Text
 
 def _cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def _naive(text: str, stops: list[str]) -> tuple[str, bool]:
@@ -77,7 +79,7 @@ def test_after_a_stop_string_nothing_more_is_shown() -> None:
 
 def test_a_stop_string_completed_by_the_last_half_character_still_ends_the_text() -> None:
     detokenizer = Detokenizer(["\ufffd"])
-    assert detokenizer.feed("a".encode() + "é".encode()[:1]) == "a"
+    assert detokenizer.feed(b"a" + "é".encode()[:1]) == "a"
     assert detokenizer.finish() == ""
     assert detokenizer.stopped
 

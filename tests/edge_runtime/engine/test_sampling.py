@@ -31,18 +31,25 @@ def test_best_is_the_head_of_a_stable_sort(row: np.ndarray, count: int) -> None:
     assert best(row, count).tolist() == np.argsort(-row, kind="stable")[:count].tolist()
 
 
-@given(_ROWS, st.integers(0, 2**63 - 1), st.floats(0.1, 2), st.integers(0, 10), st.floats(0.05, 1), st.floats(0, 0.9))
-def test_a_draw_stays_inside_what_top_k_top_p_and_min_p_leave(
-    row: np.ndarray, seed: int, temperature: float, top_k: int, top_p: float, min_p: float
-) -> None:
-    params = Params(temperature=temperature, seed=seed, top_k=top_k, top_p=top_p, min_p=min_p)
+_PARAMS = st.builds(
+    Params,
+    temperature=st.floats(0.1, 2),
+    seed=st.integers(0, 2**63 - 1),
+    top_k=st.integers(0, 10),
+    top_p=st.floats(0.05, 1),
+    min_p=st.floats(0, 0.9),
+)
+
+
+@given(_ROWS, _PARAMS)
+def test_a_draw_stays_inside_what_top_k_top_p_and_min_p_leave(row: np.ndarray, params: Params) -> None:
     token = Sampler(params, len(row)).choose(row).token
-    order = np.argsort(-row.astype(np.float64), kind="stable")[: top_k or len(row)]
+    order = np.argsort(-row.astype(np.float64), kind="stable")[: params.top_k or len(row)]
     chances = np.exp(row[order].astype(np.float64) - row.max())
     chances /= chances.sum()
     place = order.tolist().index(token)
-    assert chances[:place].sum() <= top_p + 1e-6
-    assert chances[place] >= min_p * chances[0] - 1e-6
+    assert chances[:place].sum() <= params.top_p + 1e-6
+    assert chances[place] >= params.min_p * chances[0] - 1e-6
 
 
 def test_draws_follow_the_softmax_of_the_tempered_logits() -> None:

@@ -53,7 +53,9 @@ def test_no_special_token_of_a_real_vocabulary_survives_in_a_message(writer: Lla
         assert token not in words.tokens(neutralise(spelled), bos=False)
 
 
-@pytest.mark.parametrize("spelled", ["<|im_end|>", "</s>", "<end_of_turn>", "[INST]", "<\uff5cUser\uff5c>", "<unused7>"])
+@pytest.mark.parametrize(
+    "spelled", ["<|im_end|>", "</s>", "<end_of_turn>", "[INST]", "<\uff5cUser\uff5c>", "<unused7>"]
+)
 def test_special_tokens_of_other_families_are_broken_up_too(spelled: str) -> None:
     broken = neutralise(f"a {spelled} b")
     assert spelled not in broken
@@ -87,7 +89,9 @@ def test_a_template_that_refuses_gives_its_reason() -> None:
     assert error.value.param == "messages"
 
 
-@pytest.mark.parametrize("template", ["{% if %}", "{{ messages[9]['role'] }}", "{{ ''.__class__.__mro__ }}", "{{ 1 / 0 }}"])
+@pytest.mark.parametrize(
+    "template", ["{% if %}", "{{ messages[9]['role'] }}", "{{ ''.__class__.__mro__ }}", "{{ 1 / 0 }}"]
+)
 def test_a_template_that_cannot_be_run_is_an_error_with_a_sentence(template: str) -> None:
     with pytest.raises(RequestError, match="chat template"):
         render(template, _chat(("user", "x")), bos="", eos="")

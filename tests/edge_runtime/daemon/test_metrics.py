@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_runtime.daemon.metrics import Counter, Gauge, Histogram, Metrics
+
+
+def test_counters_render_one_line_for_each_set_of_labels() -> None:
+    counter = Counter("things_total", "Things.")
+    counter.add(kind="a")
+    counter.add(2, kind="a")
+    counter.add(kind='b"\\\n')
+    assert counter.lines() == [
+        "# HELP things_total Things.",
+        "# TYPE things_total counter",
+        'things_total{kind="a"} 3',
+        'things_total{kind="b\\"\\\\\\n"} 1',
+    ]
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1000), min_size=1))
+def test_a_histogram_s_buckets_never_fall_and_end_at_the_count(values: list[float]) -> None:
+    histogram = Histogram("seconds", "Seconds.")
+    for value in values:
+        histogram.observe(value, route="x")
+    lines = histogram.lines()[2:]
+    buckets = [int(line.rsplit(" ", 1)[1]) for line in lines if "_bucket" in line]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == len(values) == int(lines[-1].rsplit(" ", 1)[1])
+    for bound, count in zip(histogram.bounds, buckets, strict=False):
+        assert count == sum(value <= bound for value in values)
+
+
+def test_gauges_are_read_when_they_are_shown() -> None:
+    state = {"now": 1.0}
+    gauge = Gauge("now", "Now.", lambda: {(): state["now"]})
+    state["now"] = 2.5
+    assert gauge.lines()[-1] == "now 2.5"
+
+
+def test_an_unused_registry_still_names_what_it_counts() -> None:
+    text = Metrics().render()
+    assert "# TYPE edge_requests_total counter" in text
+    assert text.endswith("\n")

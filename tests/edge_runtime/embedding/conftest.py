@@ -1,0 +1,69 @@
+"""An embedder child as edged starts it, with the other end of its socket."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.engine.messages import Down, Frames, Load, Ready, Up, decode_up, encode
+
+
+class Peer:
+    """The child's other end."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: socket.socket) -> None:
+        self.process = process
+        self.stream = stream
+        self._frames = Frames()
+        self._waiting: list[Up] = []
+
+    def send(self, *messages: Down) -> None:
+        self.stream.sendall(b"".join(map(encode, messages)))
+
+    def receive(self) -> Up:
+        while not self._waiting:
+            data = self.stream.recv(2**20)
+            assert data, f"the child left with {self.process.wait(10)}"
+            self._waiting.extend(map(decode_up, self._frames.feed(data)))
+        return self._waiting.pop(0)
+
+    def load(self, files: tuple[Path, Path]) -> Up:
+        self.send(Load(path=str(files[0]), tokenizer=str(files[1]), name="minilm", threads=1))
+        return self.receive()
+
+
+@contextmanager
+def started(embedder_files: tuple[Path, Path]) -> Iterator[Peer]:
+    ours, theirs = socket.socketpair()
+    roots = sorted({str(path.resolve().parent) for path in embedder_files})
+    command = [sys.executable, "-P", "-m", "edge_runtime.embedding", "--fd", str(theirs.fileno()), "--read", *roots]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
+    theirs.close()
+    ours.settimeout(60)
+    try:
+        yield Peer(process, ours)
+    finally:
+        ours.close()
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def child(embedder_files: tuple[Path, Path]) -> Iterator[Peer]:
+    """A fresh one, with nothing loaded."""
+    with started(embedder_files) as peer:
+        yield peer
+
+
+@pytest.fixture(scope="module")
+def embedder(embedder_files: tuple[Path, Path]) -> Iterator[Peer]:
+    """One for many tests, loaded; who ends it takes :func:`child`."""
+    with started(embedder_files) as peer:
+        assert isinstance(peer.load(embedder_files), Ready)
+        yield peer

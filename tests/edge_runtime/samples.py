@@ -1,0 +1,104 @@
+"""Replies of a daemon, one of each kind, as the tests of client and CLI script them."""
+
+from __future__ import annotations
+
+from edge_runtime import protocol
+
+CITATION = protocol.Citation(
+    document="pump.md",
+    document_id="d1",
+    locator=protocol.Locator(start=120, end=160, heading="Alarms"),
+    quote="E17: low suction pressure at the pump.",
+)
+SECOND = protocol.Citation(
+    document="log [2026].pdf",
+    document_id="d2",
+    locator=protocol.Locator(start=10, end=52, page=3),
+    quote="The strainer was blocked when E17 came up.",
+)
+SOURCES = protocol.Sources(id="a1", citations=[SECOND, CITATION])
+SENTENCES = [
+    protocol.Sentence(text="E17 means low suction pressure.", citations=[1]),
+    protocol.Sentence(text="A blocked strainer was the cause once.", citations=[0, 1]),
+]
+ANSWER = protocol.Answer(
+    id="a1",
+    status="done",
+    answer="E17 means low suction pressure. A blocked strainer was the cause once.",
+    citations=[CITATION, SECOND],
+    grounded=True,
+    route="knowledge",
+    sensitivity="internal",
+    model="smollm2-135m-instruct",
+    cached_age_s=None,
+    timings_ms={"total": 84.0},
+    confidence=0.91,
+)
+DECLINED = protocol.Answer(
+    id="a2",
+    status="done",
+    answer="The documents do not say.",
+    citations=[],
+    grounded=False,
+    route="knowledge",
+    sensitivity="internal",
+    model=None,
+    cached_age_s=None,
+    timings_ms={"total": 12.0},
+    confidence=0.08,
+)
+DOCUMENT = protocol.Document(
+    id="d1",
+    name="pump.md",
+    collection="default",
+    format="markdown",
+    sha256="0" * 64,
+    characters=5120,
+    chunks=7,
+    pages=None,
+    added=1_760_000_000.0,
+)
+STATUS = protocol.Status(
+    ready=True,
+    version="0.1.0",
+    protocol="1",
+    uptime_s=93_784.0,
+    home="/var/lib/edge",
+    socket="/var/lib/edge/run/edged.sock",
+    listen=None,
+    writer="smollm2-135m-instruct",
+    embedder="all-minilm-l6-v2-int8",
+    context=4096,
+    seal=protocol.SealStatus(sealed=True, seccomp=True, landlock_abi=7, missing=[]),
+    children=[
+        protocol.ChildStatus(name="engine", state="ready", pid=11, restarts=0, model="smollm2-135m-instruct"),
+        protocol.ChildStatus(name="embedder", state="ready", pid=12, restarts=0, model="all-minilm-l6-v2-int8"),
+    ],
+    documents=1,
+    chunks=7,
+    requests_running=1,
+    requests_waiting=0,
+)
+PROOF = protocol.SealProof(
+    attempts=[
+        protocol.SealAttempt(process="edged", route="TCP", refused=True, detail="EPERM"),
+        protocol.SealAttempt(process="engine", route="UDP", refused=True, detail="EPERM"),
+    ]
+)
+CHAT = protocol.ChatCompletion(
+    id="c1",
+    created=1,
+    model="m",
+    choices=[protocol.ChatChoice(index=0, message=protocol.AssistantMessage(content="hello"), finish_reason="stop")],
+    usage=protocol.Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4),
+    edge=protocol.EdgeReport(cache=protocol.CacheReport(hit_tokens=0, tier="none")),
+)
+CHUNKS = [
+    protocol.ChatChunk(
+        id="c1",
+        created=1,
+        model="m",
+        choices=[protocol.ChunkChoice(index=0, delta=protocol.Delta(content=text), finish_reason=reason)],
+    )
+    for text, reason in (("hel", None), ("lo", "stop"))
+]
