@@ -6,7 +6,7 @@
 PYTHON ?= python3
 ENV    := .venv
 BIN    := $(ENV)/bin
-PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+PIP     = $(BIN)/python -m pip --disable-pip-version-check -qq --no-input
 PIP_VERSION := 26.3
 SMALL  := smollm2-135m-instruct
 

@@ -376,6 +376,26 @@ class Removed(Wire, frozen=True, kw_only=True):
     purged: dict[str, int]  # what was derived from them: chunks, vectors, answers, snapshots
 
 
+class CollectionChange(Own, frozen=True, kw_only=True):
+    """``POST /edge/v1/collections``: what is left out stays; no readers at all means everyone who may ask."""
+
+    name: CollectionName
+    sensitivity: Sensitivity | None = None
+    uids: list[Annotated[int, Meta(ge=0)]] | None = None
+    gids: list[Annotated[int, Meta(ge=0)]] | None = None
+
+
+class Collection(Wire, frozen=True, kw_only=True):
+    name: str
+    sensitivity: Sensitivity
+    uids: list[int]
+    gids: list[int]
+
+
+class CollectionList(Wire, frozen=True, kw_only=True):
+    collections: list[Collection]
+
+
 class FeedbackRequest(Own, frozen=True, kw_only=True):
     answer_id: Annotated[str, Meta(min_length=1, max_length=64)]
     verdict: Verdict

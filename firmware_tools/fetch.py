@@ -11,11 +11,12 @@ from firmware_tools import carriers
 from firmware_tools.errors import FetchError, SourceError
 from firmware_tools.hub import Downloads
 from firmware_tools.progress import Display
+from models.blobs import digest
 from models.catalog import Entry, File, Hub, Local, Packages, Role, Source
 from models.errors import DamagedFileError, ModelError, NotInstalledError, StoreError
 from models.partial import Partial, State
 from models.records import DigestOrigin, Held, Installed
-from models.store import Store, digest
+from models.store import Store
 
 
 class Fetch:

@@ -96,11 +96,13 @@ def gathering(path: Path) -> Iterator[None]:
     """
     try:
         while True:
-            path.mkdir(parents=True, exist_ok=True)
             try:
+                path.mkdir(parents=True, exist_ok=True)
                 lock = (path / "lock").open("ab")
-            except FileNotFoundError:
-                continue  # removed between the two by the one who held it
+            except (FileNotFoundError, FileExistsError):
+                if path.is_file():
+                    raise
+                continue  # removed meanwhile by the one who held it
             fcntl.flock(lock, fcntl.LOCK_EX)
             if _same(lock, path / "lock"):
                 break

@@ -13,10 +13,8 @@ Downloads nothing: bytes come in through :class:`models.partial.Partial`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -24,25 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from models import catalog, records
+from models.blobs import Blobs, digest, size_of
 from models.catalog import Entry, File, Role, Source
 from models.errors import DamagedFileError, NotInstalledError, QuotaError, StoreError
 from models.partial import Partial, gathering, held_bytes
-from models.records import Finding, Held, Installed, Manifest, Tuned
-
-_BLOCK = 4 * 2**20
-
-
-def digest(path: Path, step: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file in lower-case hex; ``step`` is told the bytes read so far."""
-    state = hashlib.sha256()
-    done = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            state.update(block)
-            done += len(block)
-            if step is not None:
-                step(done)
-    return state.hexdigest()
+from models.records import Finding, Held, Installed, Manifest, Tuned, megabytes
 
 
 class Store:
@@ -51,8 +35,7 @@ class Store:
     def __init__(self, root: Path, quota_bytes: int) -> None:
         self.root = root
         self.quota_bytes = quota_bytes
-
-    # ---- reading ---------------------------------------------------------------------------------------------------
+        self._blobs = Blobs(root / "blobs", root / "partial")
 
     def catalogue(self) -> Mapping[str, Entry]:
         """The shipped catalogue with the owner's entries on top.
@@ -82,9 +65,9 @@ class Store:
             DamagedFileError: a file is missing or cut short, or the manifest cannot be read.
         """
         manifest = self._manifest(name)
-        files = {role: self._blob(held.sha256) for role, held in manifest.files.items()}
+        files = {role: self._blobs.path(held.sha256) for role, held in manifest.files.items()}
         for role, held in manifest.files.items():
-            size = _size(files[role])
+            size = size_of(files[role])
             if size != held.size:
                 found = "is missing" if size is None else f"has {size} bytes instead of {held.size}"
                 raise DamagedFileError(f"{name}: the {role} file {found}; `edge model pull {name}` fetches it again")
@@ -97,7 +80,7 @@ class Store:
             NotInstalledError, DamagedFileError: as :meth:`get`.
         """
         installed = self.get(name)
-        return installed.files["weights"] if installed.tuned is None else self._blob(installed.tuned.sha256)
+        return installed.files["weights"] if installed.tuned is None else self._blobs.path(installed.tuned.sha256)
 
     def tuned(self, name: str) -> Tuned | None:
         """What tuning chose for ``name``; None where it has not run, or for other weights, or its file is not whole."""
@@ -106,16 +89,13 @@ class Store:
             weights = self._manifest(name).files["weights"].sha256
         except (DamagedFileError, NotInstalledError):
             return None
-        if record is None or record.source_sha256 != weights or _size(self._blob(record.sha256)) != record.size:
+        if record is None or record.source_sha256 != weights or size_of(self._blobs.path(record.sha256)) != record.size:
             return None
         return record
 
     def used_bytes(self) -> int:
         """Bytes of all blobs and of all unfinished downloads, at the size that they will have."""
-        blobs = sum(_size(path) or 0 for path in (self.root / "blobs").glob("*"))
-        return blobs + held_bytes(self.root / "partial")
-
-    # ---- writing ---------------------------------------------------------------------------------------------------
+        return self._blobs.used() + held_bytes(self.root / "partial")
 
     def partial(self, entry: Entry, file: File, source: Source) -> Partial:
         """Where ``file`` of ``entry`` is gathered from ``source``; what an earlier attempt left is resumed."""
@@ -139,9 +119,7 @@ class Store:
 
     def blob(self, sha256: str | None, size: int | None = None) -> Path | None:
         """The blob with this digest if it is here (and ``size`` bytes long), so that it need not be fetched."""
-        path = None if sha256 is None else self._blob(sha256)
-        found = None if path is None else _size(path)
-        return path if found is not None and size in (None, found) else None
+        return None if sha256 is None else self._blobs.find(sha256, size)
 
     def install(self, entry: Entry, files: Mapping[Role, tuple[Path, Held]]) -> Installed:
         """Take the gathered files (moved, or already blobs) in and write the manifest: all of it, or none.
@@ -151,7 +129,7 @@ class Store:
         """
         with self._locked():
             for path, held in files.values():
-                self._take(path, held.sha256)
+                self._blobs.take(path, held.sha256)
             held_files = {role: held for role, (_, held) in files.items()}
             manifest = Manifest(name=entry.name, kind=entry.kind, format=entry.format, files=held_files)
             records.write(self.root / "installed" / f"{entry.name}.json", manifest)
@@ -194,7 +172,7 @@ class Store:
             figures=dict(figures),
         )
         with self._locked():
-            self._take(path, found)
+            self._blobs.take(path, found)
             records.write(self.root / "tuned" / f"{name}.json", record)
             self._sweep()
         return record
@@ -230,7 +208,10 @@ class Store:
         tuned = records.read(self.root / "tuned" / f"{name}.json", Tuned)
         if tuned is not None and tuned.sha256 not in {sha256 for sha256, _ in wanted.values()}:
             wanted[f"tuned {tuned.format}"] = (tuned.sha256, tuned.size)
-        return tuple(self._check(name, role, sha256, size, step) for role, (sha256, size) in wanted.items())
+        return tuple(
+            _hashed(name, role, self._blobs.path(sha256), sha256, _told(step, role, size))
+            for role, (sha256, size) in wanted.items()
+        )
 
     def remove(self, name: str) -> int:
         """Forget ``name``, its tuning and its unfinished downloads; returns the bytes freed.
@@ -249,51 +230,11 @@ class Store:
             self._sweep()
         return before - self.used_bytes()
 
-    # ---- inside ----------------------------------------------------------------------------------------------------
-
-    def _blob(self, sha256: str) -> Path:
-        return self.root / "blobs" / f"sha256-{sha256}"
-
     def _manifest(self, name: str) -> Manifest:
         manifest = records.read(self.root / "installed" / f"{name}.json", Manifest)
         if manifest is None:
             raise NotInstalledError(f"{name} is not installed; `edge model pull {name}` fetches it")
         return manifest
-
-    def _check(
-        self, name: str, role: str, sha256: str, size: int, step: Callable[[str, int, int], None] | None
-    ) -> Finding:
-        path = self._blob(sha256)
-        again = "`edge model tune` makes it" if role.startswith("tuned") else f"`edge model pull {name}` fetches it"
-        try:
-            found = digest(path, None if step is None else lambda done: step(role, done, size))
-        except OSError as error:
-            return Finding(role, path, f"cannot be read ({error.strerror}); {again} again")
-        if found == sha256:
-            return Finding(role, path, None)
-        # Without write permission the finding still stands.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        return Finding(role, path, f"is damaged: its sha256 is {found} instead of {sha256}; {again} again")
-
-    def _take(self, path: Path, sha256: str) -> None:
-        """Make ``path`` the blob ``sha256``: flushed before it gets that name."""
-        target = self._blob(sha256)
-        if path == target:
-            return
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        path.chmod(0o444)
-        try:
-            path.replace(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            staged = self.root / "partial" / f"copy-{sha256}"
-            shutil.copyfile(path, staged)
-            self._take(staged, sha256)
-            path.unlink()
-        records.sync_directory(target.parent)
 
     def _sweep(self) -> None:
         """Free blobs that no record names. Damaged records stop it: nobody knows what they named."""
@@ -304,9 +245,7 @@ class Store:
         for path in (self.root / "tuned").glob("*.json"):
             tuned = records.read(path, Tuned)
             named.update((tuned.sha256, tuned.source_sha256) if tuned else ())
-        for path in (self.root / "blobs").glob("sha256-*"):
-            if path.name.removeprefix("sha256-") not in named:
-                path.unlink()
+        self._blobs.sweep(named)
 
     def _room_for(self, size: int, held: int, what: str) -> None:
         """Refuse ``size`` bytes, of which ``held`` are here already, where quota or disk have no room for the rest."""
@@ -341,13 +280,20 @@ class Store:
             raise StoreError(f"the model store at {self.root} cannot be written: {error.strerror or error}") from error
 
 
-def megabytes(count: int) -> str:
-    """A count of bytes as a person reads it."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+def _told(step: Callable[[str, int, int], None] | None, role: str, size: int) -> Callable[[int], None] | None:
+    return None if step is None else lambda done: step(role, done, size)
 
 
-def _size(path: Path) -> int | None:
+def _hashed(name: str, role: str, path: Path, sha256: str, step: Callable[[int], None] | None) -> Finding:
+    """Hash one file; a damaged one is removed."""
+    again = "`edge model tune` makes it" if role.startswith("tuned") else f"`edge model pull {name}` fetches it"
     try:
-        return path.stat().st_size
-    except OSError:
-        return None
+        found = digest(path, step)
+    except OSError as error:
+        return Finding(role, path, f"cannot be read ({error.strerror}); {again} again")
+    if found == sha256:
+        return Finding(role, path, None)
+    # Without write permission the finding still stands.
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return Finding(role, path, f"is damaged: its sha256 is {found} instead of {sha256}; {again} again")

@@ -6,14 +6,18 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_runtime import protocol
 from edge_runtime.daemon.call import Call, Reply, Route
 from edge_runtime.daemon.library import Shelf, reader_of
 from edge_runtime.daemon.state import Daemon
 from edge_runtime.errors import EngineError, NotFoundError, RequestError
+
+if TYPE_CHECKING:
+    from edge_runtime.knowledge.collections import Collection
 
 MOST_TEXT = 100_000  # characters of one passage
 
@@ -112,6 +116,26 @@ async def search(call: Call, body: protocol.SearchRequest) -> Reply:
     )
 
 
+# ---- collections ---------------------------------------------------------------------------------------------------
+
+
+async def change_collection(call: Call, body: protocol.CollectionChange) -> Reply:
+    index = call.daemon.library.shelf.index
+    changed = await asyncio.to_thread(
+        lambda: index.set_collection(body.name, sensitivity=body.sensitivity, uids=body.uids, gids=body.gids)
+    )
+    return _collection(changed)
+
+
+async def list_collections(call: Call, _: None) -> Reply:
+    found = await asyncio.to_thread(call.daemon.library.shelf.index.collections)
+    return protocol.CollectionList(collections=[_collection(one) for one in found])
+
+
+def _collection(one: Collection) -> protocol.Collection:
+    return protocol.Collection(name=one.name, sensitivity=one.sensitivity, uids=sorted(one.uids), gids=sorted(one.gids))
+
+
 # ---- documents -----------------------------------------------------------------------------------------------------
 
 
@@ -132,18 +156,22 @@ async def add_document(call: Call, body: protocol.DocumentAdd) -> Reply:
         chunk_tokens=settings.chunk_tokens,
         chunk_overlap=settings.chunk_overlap,
     )
-    async with shelf.adding:
-        call.running.start()
+
+    async def store() -> protocol.DocumentAdded:
         older = await asyncio.to_thread(_named, shelf, body.collection, body.name)
         added = await ingest(shelf.index, shelf.embedder, body.name, content, body.collection, limits)
-    replaced = [key for key in older if key != added.document.id]
-    if replaced:
-        await _purge(call.daemon, replaced)
-    if not added.unchanged:
-        call.daemon.events.publish(
-            "document.added", document=added.document.id, name=body.name, collection=body.collection
-        )
-    return added
+        replaced = [key for key in older if key != added.document.id]
+        if replaced:
+            await _purge(call.daemon, replaced)
+        if not added.unchanged:
+            call.daemon.events.publish(
+                "document.added", document=added.document.id, name=body.name, collection=body.collection
+            )
+        return added
+
+    async with shelf.adding:
+        call.running.start()
+        return await call.daemon.library.finish(store())
 
 
 def _named(shelf: Shelf, collection: str, name: str) -> list[str]:
@@ -187,14 +215,18 @@ async def read_text(call: Call, _: None) -> Reply:
 
 
 async def remove_document(call: Call, _: None) -> Reply:
-    key = call.part("id")
-    purged = await asyncio.to_thread(call.daemon.library.shelf.index.remove, key)
-    purged = {**purged, **await _purge(call.daemon, [key])}
-    call.daemon.events.publish("document.removed", document=key)
-    return protocol.Removed(removed=[key], purged=purged)
+    key, daemon = call.part("id"), call.daemon
+
+    async def remove() -> dict[str, int]:
+        purged = await asyncio.to_thread(daemon.library.shelf.index.remove, key)
+        purged |= await _purge(daemon, [key])
+        daemon.events.publish("document.removed", document=key)
+        return purged
+
+    return protocol.Removed(removed=[key], purged=await daemon.library.finish(remove()))
 
 
-async def _purge(daemon: Daemon, documents: Collection[str]) -> dict[str, int]:
+async def _purge(daemon: Daemon, documents: Sequence[str]) -> dict[str, int]:
     """Forget what was derived from documents outside the index: answers that quote them, and every cached prompt."""
     answers = daemon.answers.forget(documents)
     await daemon.engine.purge()
@@ -261,6 +293,26 @@ ROUTES: tuple[Route, ...] = (
         body=protocol.SearchRequest,
         example=protocol.SearchRequest(query="gland packing torque", mode="hybrid", k=3),
         reply=protocol.SearchReply,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/collections",
+        kind="collections.change",
+        action="administer",
+        summary="Make a collection, or change how sensitive it is and who may read it.",
+        handle=change_collection,
+        body=protocol.CollectionChange,
+        example=protocol.CollectionChange(name="personnel", sensitivity="confidential", gids=[1001]),
+        reply=protocol.Collection,
+    ),
+    Route(
+        method="GET",
+        path="/edge/v1/collections",
+        kind="collections",
+        action="administer",
+        summary="The collections, how sensitive each is and who may read it.",
+        handle=list_collections,
+        reply=protocol.CollectionList,
     ),
     Route(
         method="POST",

@@ -7,8 +7,9 @@ are imported while the children load: together they take a fifth of a second.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_runtime.config import Config
 from edge_runtime.daemon import logs
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from edge_runtime.knowledge.index import Index
 
 _OPENING = "the index is being opened"
+_CLOSE_SECONDS = 5.0
+_T = TypeVar("_T")
 
 
 class Shelf:
@@ -53,6 +56,7 @@ class Library:
         self._embedder = embedder
         self._writer = writer
         self._shelf: Shelf | None = None
+        self._unfinished: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Wait for the embedder, which knows how wide a vector is, and open the index; a damaged one stays as it is."""
@@ -104,7 +108,16 @@ class Library:
             return 0, 0
         return stats.documents, stats.chunks
 
-    def close(self) -> None:
+    async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do ``work`` to its end even when whoever asked for it leaves: nothing is left half purged."""
+        task = asyncio.ensure_future(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        if self._unfinished:
+            await asyncio.wait(self._unfinished, timeout=_CLOSE_SECONDS)
         if self._shelf is not None:
             self._shelf.index.close()
             self._shelf.journal.close()

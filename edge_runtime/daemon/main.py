@@ -6,6 +6,7 @@ Until the seal this imports the standard library alone: a native library starts 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,9 +34,8 @@ def _seal(paths: Paths, config: Path, *, unsealed: bool) -> SealReport:
     # Landlock follows links when a rule is made: what the home links to is named by its target.
     readable = (paths.models.resolve(),)
     config_file = (config.resolve(),) if config.exists() else ()
-    # The socket's file is removed at the end, wherever it is.
-    writable = {paths.home.resolve(), paths.socket.parent.resolve()}
-    report = seal(Access(read=(*readable, *config_file), write=tuple(writable)), unsealed_ok=unsealed)
+    access = Access(read=(*readable, *config_file), write=(paths.home.resolve(),))
+    report = seal(access, unsealed_ok=unsealed)
     plain_writes()
     return report
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = configuration.load(config_path)
         startup.prepare_home(paths)
         lock = startup.take_lock(paths)
+        startup.sweep(paths)
         inherited = notify.inherited_listeners()
         listeners = startup.open_listeners(paths, options.listen, inherited)
         notifier = notify.Notifier.from_environment()
@@ -60,15 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if report.missing:
         logs.warn("unsealed", missing=list(report.missing))
 
-    from edge_runtime.daemon import process  # noqa: PLC0415  (after the seal)
-    from edge_runtime.protocol import SealStatus  # noqa: PLC0415
+    # A sealed process verifies nobody's certificate, and aiohttp would read all of the system's at its import.
+    os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+    from edge_runtime.daemon.beginning import begin  # noqa: PLC0415  (after the seal)
 
-    seal_status = SealStatus(
-        sealed=report.sealed, seccomp=report.seccomp, landlock_abi=report.landlock_abi, missing=list(report.missing)
-    )
-    process.run(config, paths, listeners, seal_status, notifier)
+    beginning = begin(config, paths, listeners, notifier, report)
+    from edge_runtime.daemon import process  # noqa: PLC0415  (while the children load)
+
+    process.run(beginning)
     if not inherited:
-        paths.socket.unlink(missing_ok=True)
+        # Outside the home the seal forbids it; the next start removes what nobody answers on.
+        with contextlib.suppress(OSError):
+            paths.socket.unlink(missing_ok=True)
     os.close(lock)
     logs.info("stopped")
     return int(ExitCode.OK)

@@ -10,11 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
-from edge_runtime.config import Config
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.answers import Answers
-from edge_runtime.daemon.children import make_children
-from edge_runtime.daemon.events import Events
+from edge_runtime.daemon.beginning import Beginning
 from edge_runtime.daemon.library import Library
 from edge_runtime.daemon.metrics import Labels, Metrics
 from edge_runtime.daemon.notify import Notifier
@@ -24,35 +22,32 @@ from edge_runtime.daemon.server import make_application, make_runner
 from edge_runtime.daemon.startup import Listeners
 from edge_runtime.daemon.state import Daemon
 from edge_runtime.daemon.writer import Writer
-from edge_runtime.paths import Paths
-from edge_runtime.protocol import SealStatus
 
 _READY_POLL = 0.02  # seconds
 
 
-def run(config: Config, paths: Paths, listeners: Listeners, seal: SealStatus, notifier: Notifier) -> None:
+def run(beginning: Beginning) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return."""
-    asyncio.run(_run(make_daemon(config, paths, listeners, seal), listeners, notifier))
+    asyncio.run(_run(make_daemon(beginning), beginning.listeners, beginning.notifier))
 
 
-def make_daemon(config: Config, paths: Paths, listeners: Listeners, seal: SealStatus) -> Daemon:
-    events = Events()
-    engine, embedder = make_children(config, paths.models, events, sealed=seal.sealed)
-    writer = Writer(engine, config.models.writer)
+def make_daemon(beginning: Beginning) -> Daemon:
+    config, paths, listeners = beginning.config, beginning.paths, beginning.listeners
+    writer = Writer(beginning.engine, config.models.writer)
     daemon = Daemon(
         config=config,
         paths=paths,
         household=Household(listeners.owner, listeners.group),
-        seal=seal,
+        seal=beginning.seal,
         listen=listeners.tcp_address,
         listener=listeners.tcp.fileno() if listeners.tcp is not None else None,
         token=listeners.token,
-        engine=engine,
-        embedder=embedder,
+        engine=beginning.engine,
+        embedder=beginning.embedder,
         writer=writer,
-        library=Library(paths, config, embedder, writer),
+        library=Library(paths, config, beginning.embedder, writer),
         answers=Answers(),
-        events=events,
+        events=beginning.events,
         metrics=Metrics(),
     )
     _add_gauges(daemon)
@@ -68,12 +63,19 @@ def _add_gauges(daemon: Daemon) -> None:
         pair = (daemon.engine.child, daemon.embedder.child)
         return {(("child", child.name),): float(child.status.restarts) for child in pair}
 
+    def cells() -> dict[Labels, float]:
+        stats = daemon.engine.child.stats
+        if stats is None:
+            return {}
+        return {(("state", "used"),): float(stats.cells_used), (("state", "all"),): float(stats.cells_total)}
+
     gauge = daemon.metrics.gauge
     gauge("edge_ready", "1 when the box can do its work.", lambda: {(): float(not daemon.trouble)})
     gauge("edge_child_ready", "1 when the child process has loaded its model.", children)
     gauge("edge_child_restarts", "Starts of the child process after its first.", restarts)
     gauge("edge_requests_running", "Requests that the engine works on.", lambda: {(): float(daemon.engine.running)})
     gauge("edge_requests_waiting", "Requests that wait for the engine.", lambda: {(): float(daemon.engine.waiting)})
+    gauge("edge_engine_cells", "Cells of the KV cache.", cells)
     gauge("edge_event_listeners", "Open event streams.", lambda: {(): float(daemon.events.listeners)})
 
 
@@ -93,10 +95,10 @@ async def _run(daemon: Daemon, listeners: Listeners, notifier: Notifier) -> None
     notifier.tell("STOPPING=1")
     logs.info("stopping")
     await _drain(daemon, runner, sites)
+    await daemon.library.close()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    daemon.library.close()
 
 
 def _start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -17,7 +17,7 @@ from edge_runtime.daemon.call import Call, Route, encode, parse_body
 from edge_runtime.daemon.peers import Peer, tcp_peer, unix_peer
 from edge_runtime.daemon.requests import Running
 from edge_runtime.daemon.state import DAEMON, Daemon
-from edge_runtime.daemon.streaming import EventStream
+from edge_runtime.daemon.streaming import EventStream, send_whole
 from edge_runtime.errors import (
     AuthenticationError,
     BusyError,
@@ -134,7 +134,9 @@ async def _answer(
             task.uncancel()
             raise StoppedError(running.reason) from None
     if isinstance(reply, msgspec.Struct):
-        return call.reply(reply)
+        reply = call.reply(reply)
+    if isinstance(reply, web.Response):
+        return await send_whole(request, reply, server.stall_seconds)
     return reply
 
 

@@ -10,6 +10,7 @@ import fcntl
 import ipaddress
 import os
 import secrets
+import shutil
 import socket
 import stat
 from collections.abc import Sequence
@@ -82,6 +83,12 @@ def take_lock(paths: Paths) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def sweep(paths: Paths) -> None:
+    """Remove what a killed backup or restore left half done; the home's lock must be held."""
+    for leftover in paths.backups.glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def open_listeners(paths: Paths, listen: str | None, inherited: Sequence[socket.socket] = ()) -> Listeners:

@@ -28,6 +28,29 @@ class StalledError(ConnectionError):
     """The client did not read for too long, and its connection was cut."""
 
 
+async def send_whole(request: web.Request, response: web.Response, stall_seconds: float) -> web.Response:
+    """Send a reply that is whole already, to a client that reads it.
+
+    Raises:
+        StalledError: it has not read for ``stall_seconds``.
+        ConnectionError: it is gone.
+    """
+    try:
+        async with asyncio.timeout(stall_seconds):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        raise _cut(request, stall_seconds) from None
+    return response
+
+
+def _cut(request: web.Request, seconds: float) -> StalledError:
+    logs.warn("client.stalled", seconds=seconds)
+    if (transport := request.transport) is not None:
+        transport.abort()
+    return StalledError(f"the client has not read for {seconds:g} seconds")
+
+
 class EventStream:
     """Prepared at the first event, so that an error before it can still have its own status."""
 
@@ -64,8 +87,7 @@ class EventStream:
             async with asyncio.timeout(self._stall):
                 await self.response.write(head + b"data: " + body + b"\n\n")
         except TimeoutError:
-            self._cut()
-            raise StalledError(f"the client has not read its stream for {self._stall:g} seconds") from None
+            raise _cut(self._request, self._stall) from None
 
     async def fail(self, error: ErrorReply, event: str | None) -> None:
         """The last event of a stream that cannot go on."""
@@ -75,11 +97,9 @@ class EventStream:
 
     async def end(self) -> web.StreamResponse:
         await self.start()
-        async with asyncio.timeout(self._stall):
-            await self.response.write_eof()
+        try:
+            async with asyncio.timeout(self._stall):
+                await self.response.write_eof()
+        except TimeoutError:
+            raise _cut(self._request, self._stall) from None
         return self.response
-
-    def _cut(self) -> None:
-        logs.warn("client.stalled", seconds=self._stall)
-        if (transport := self._request.transport) is not None:
-            transport.abort()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -24,6 +25,10 @@ _PLAIN = (
 )
 
 
+# Markers that a vocabulary may hold for the ends of turns: <|im_end|>, <|eot_id|>, <end_of_turn>, </s>, [INST].
+_MARKER = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|(?:start|end)_of_turn)>|\[/?INST\]")
+
+
 class _RefusedTemplateError(TemplateError):
     """A template's own ``raise_exception``."""
 
@@ -34,6 +39,11 @@ def _refuse(message: str) -> NoReturn:
 
 def _to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def disarm(text: str) -> str:
+    """``text`` with a space in each marker, so that no message and no document can end its turn and begin another."""
+    return _MARKER.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 @functools.lru_cache(maxsize=4)
@@ -62,7 +72,7 @@ def render(messages: Sequence[Message], template: str | None, *, bos: str = "", 
     compiled = compile_template(template or _PLAIN)
     # "developer" is OpenAI's newer name for "system"; templates know the older one.
     plain = [
-        {"role": "system" if item.role == "developer" else item.role, "content": item.text}
+        {"role": "system" if item.role == "developer" else item.role, "content": disarm(item.text)}
         | ({"name": item.name} if item.name else {})
         for item in messages
     ]

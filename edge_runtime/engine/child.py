@@ -86,7 +86,7 @@ class Engine:
     def run(self) -> None:
         """Serve until :class:`Stop` or the end of the stream."""
         while not self._stopped:
-            busy = self._running is not None or bool(self._waiting)
+            busy = self._running is not None or bool(self._waiting) or bool(self._purges)
             frames = self._link.receive(wait=not busy)
             if frames is None:
                 return

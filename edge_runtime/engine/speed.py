@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -63,7 +64,7 @@ def measure(path: Path, *, threads: int) -> Speed:
 def _round(model: Llama, prompt: list[int]) -> Speed:
     model.forget(-1, 0)
     starts = range(0, len(prompt), model.batch)
-    prefill = [_seconds(lambda at=start: model.decode(prompt[at : at + model.batch], at)) for start in starts]
+    prefill = [_seconds(partial(model.decode, prompt[start : start + model.batch], start)) for start in starts]
     token = int(model.logits().argmax())
     alone = _steps(ALONE, lambda step: model.decode([token], len(prompt) + step))
     for sequence in range(1, SEQUENCES):
@@ -81,8 +82,7 @@ def _steps(count: int, step: Callable[[int], None]) -> list[float]:
     """Seconds of each of ``count`` steps, or of as many as fit in the patience."""
     found: list[float] = []
     while len(found) < FEWEST or (len(found) < count and sum(found) < PATIENCE):
-        place = len(found)
-        found.append(_seconds(lambda at=place: step(at)))
+        found.append(_seconds(partial(step, len(found))))
     return found
 
 

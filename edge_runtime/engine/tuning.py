@@ -26,11 +26,12 @@ from edge_runtime.engine.quantise import FORMATS
 from edge_runtime.engine.speed import Speed
 from edge_runtime.engine.tuning_output import Json, Output, Prose
 from edge_runtime.errors import EdgeError, EngineError, RefusedError
+from models.blobs import digest
 from models.catalog import Loss
 from models.errors import ModelError, UnknownModelError
 from models.machine import fingerprint
 from models.records import Installed
-from models.store import Store, digest
+from models.store import Store
 
 _ROUNDS = 2  # of speed, in turn over all candidates: a neighbour's burst then meets more than one of them
 _NO_QUOTA = 2**60

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import re
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ MAX_TOKENS = 600
 MIN_TOKENS = 400  # aimed at where a section is cut
 OVERLAP_TOKENS = 50
 TINY_TOKENS = 40  # a section this short goes with its first subsection: a bare heading answers nothing
+_PART_CHARS = 50_000
 _LONG_TOKEN = 64  # characters; the tokenizer makes one "unknown" of a very long word
 
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
@@ -28,7 +30,7 @@ _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 class _Tokens:
     """One section's tokens: where each starts in the document, and which of them open a paragraph or a sentence."""
 
-    starts: list[int]
+    starts: array[int]
     end: int
     paragraphs: list[int]
     sentences: list[int]
@@ -133,10 +135,12 @@ def _word_start(text: str, tokens: _Tokens, last: int, overlap: int) -> int:
 
 def _tokens(text: str, section: Section, offsets: Offsets) -> _Tokens:
     body = text[section.start : section.end]
-    starts: list[int] = []
-    for first, last in offsets(body):
-        starts.extend(range(section.start + first, section.start + max(last, first + 1), _LONG_TOKEN))
-    starts = sorted(set(starts))
+    starts = array("q")  # a section may hold millions
+    for at, part in _parts(body):
+        for first, last in offsets(part):
+            begin = section.start + at + first
+            if not starts or begin > starts[-1]:
+                starts.extend(range(begin, max(section.start + at + last, begin + 1), _LONG_TOKEN))
     paragraphs = [section.start + match.end() for match in _PARAGRAPH.finditer(body)]
     sentences = [span.start for span in split(body, section.start)]
     return _Tokens(
@@ -145,6 +149,18 @@ def _tokens(text: str, section: Section, offsets: Offsets) -> _Tokens:
         sorted({bisect.bisect_left(starts, position) for position in paragraphs}),
         sorted({bisect.bisect_left(starts, position) for position in sentences}),
     )
+
+
+def _parts(body: str) -> Iterator[tuple[int, str]]:
+    """``body`` in parts cut at white space, which no token crosses: a tokenizer needs much memory."""
+    at = 0
+    while at < len(body):
+        end = at + _PART_CHARS
+        if end < len(body):
+            space = max(body.rfind(mark, at, end) for mark in " \n")
+            end = space if space > at else end
+        yield at, body[at:end]
+        at = end
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:

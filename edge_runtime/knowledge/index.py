@@ -21,7 +21,7 @@ from edge_runtime.knowledge import collections, schema
 from edge_runtime.knowledge.collections import Collection
 from edge_runtime.knowledge.database import Database
 from edge_runtime.knowledge.documents import Span
-from edge_runtime.knowledge.records import ChunkRow, IndexStats, Matrix, NewDocument, Sentences
+from edge_runtime.knowledge.records import ChunkRow, IndexStats, Matrix, PreparedDocument, Sentences
 from edge_runtime.protocol import Document, Sensitivity
 
 MAX_NEAREST = 4096  # vec0 refuses a larger k
@@ -91,7 +91,7 @@ class Index:
 
     # ---- documents -------------------------------------------------------------------------------------------------
 
-    def add(self, document: NewDocument) -> Document:
+    def add(self, document: PreparedDocument) -> Document:
         """Store a document with everything derived from it, in place of an older one of the same name and collection.
 
         One transaction: after a crash either all of it is there or none. The same bytes again change nothing.
@@ -281,7 +281,7 @@ def _key(connection: apsw.Connection, document_id: str) -> int:
     return int(row[0])
 
 
-def _insert_document(connection: apsw.Connection, document: NewDocument, identity: str, collection: int) -> int:
+def _insert_document(connection: apsw.Connection, document: PreparedDocument, identity: str, collection: int) -> int:
     connection.execute(
         "INSERT INTO documents (id, collection, name, format, title, sha256, characters, pages, added)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -310,7 +310,7 @@ def _insert_document(connection: apsw.Connection, document: NewDocument, identit
     return key
 
 
-def _insert_chunks(connection: apsw.Connection, document: NewDocument, key: int, collection: int) -> None:
+def _insert_chunks(connection: apsw.Connection, document: PreparedDocument, key: int, collection: int) -> None:
     number = connection.execute("SELECT next_chunk FROM collections WHERE id = ?", (collection,)).get
     first = (collection << schema.SHIFT) + number
     for chunk_id, (chunk, rows) in enumerate(zip(document.chunks, document.windows, strict=True), first):

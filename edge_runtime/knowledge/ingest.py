@@ -13,7 +13,7 @@ from edge_runtime.knowledge.documents import Chunk, Limits, ParsedDocument, Span
 from edge_runtime.knowledge.embedder import Embedder
 from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.parse import parse
-from edge_runtime.knowledge.records import Matrix, NewDocument
+from edge_runtime.knowledge.records import Matrix, PreparedDocument
 from edge_runtime.knowledge.sentences import split
 from edge_runtime.protocol import DocumentAdded
 
@@ -44,7 +44,7 @@ async def ingest(  # noqa: PLR0917 (six, as everywhere in the project)
     chunks, sentences = await asyncio.to_thread(_cut, parsed, embedder, limits)
     windows = await _embed(embedder, [parsed.text[one.start : one.end] for one in chunks], pool=False)
     pooled = await _embed(embedder, [parsed.text[one.start : one.end] for one in sentences], pool=True)
-    document = NewDocument(
+    document = PreparedDocument(
         name=name,
         collection=collection,
         format=parsed.format,

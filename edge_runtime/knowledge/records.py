@@ -13,7 +13,7 @@ Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewDocument:
+class PreparedDocument:
     """A document with everything derived from it, ready to be stored in one transaction.
 
     ``windows[i]`` is (n_i, width) float32: the unit vectors of chunk i, one a window. ``sentence_vectors`` is

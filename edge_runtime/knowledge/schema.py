@@ -24,87 +24,88 @@ class Migration:
     apply: Callable[[apsw.Connection, int], None]  # connection, vector width
 
 
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE collections (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    sensitivity TEXT NOT NULL DEFAULT 'internal'
+        CHECK (sensitivity IN ('public', 'internal', 'confidential', 'secret')),
+    next_chunk INTEGER NOT NULL DEFAULT 1  -- numbers are not used twice
+);
+CREATE TABLE readers (
+    collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL CHECK (kind IN ('uid', 'gid')),
+    number INTEGER NOT NULL,
+    PRIMARY KEY (collection, kind, number)
+) WITHOUT ROWID;
+
+CREATE TABLE documents (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    collection INTEGER NOT NULL REFERENCES collections (id),
+    name TEXT NOT NULL,
+    format TEXT NOT NULL,
+    title TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    characters INTEGER NOT NULL,
+    pages INTEGER,
+    added REAL NOT NULL,  -- Unix seconds
+    UNIQUE (collection, name)
+);
+-- The text in parts, so that a citation does not read a whole book.
+CREATE TABLE texts (
+    document INTEGER NOT NULL REFERENCES documents (key),
+    start INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (document, start)
+);
+
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY,
+    document INTEGER NOT NULL REFERENCES documents (key),
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    heading TEXT NOT NULL,  -- the path, outermost first, joined by newlines
+    page INTEGER,
+    tokens INTEGER NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX chunks_by_document ON chunks (document, start);
+
+CREATE TABLE sentences (
+    document INTEGER NOT NULL REFERENCES documents (key),
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    vector BLOB NOT NULL,  -- float16, unit length
+    PRIMARY KEY (document, start)
+) WITHOUT ROWID;
+
+CREATE TABLE windows (
+    id INTEGER PRIMARY KEY,  -- rowid of vectors
+    chunk INTEGER NOT NULL REFERENCES chunks (id)
+);
+CREATE INDEX windows_by_chunk ON windows (chunk);
+
+CREATE VIRTUAL TABLE chunk_terms USING fts5 (
+    text, heading, content = 'chunks', content_rowid = 'id',
+    tokenize = 'porter unicode61 remove_diacritics 2'
+);
+INSERT INTO chunk_terms (chunk_terms, rank) VALUES ('secure-delete', 1);
+CREATE VIRTUAL TABLE chunk_vocabulary USING fts5vocab ('chunk_terms', 'row');
+CREATE TRIGGER chunks_inserted AFTER INSERT ON chunks BEGIN
+    INSERT INTO chunk_terms (rowid, text, heading) VALUES (new.id, new.text, new.heading);
+END;
+CREATE TRIGGER chunks_deleted BEFORE DELETE ON chunks BEGIN
+    INSERT INTO chunk_terms (chunk_terms, rowid, text, heading)
+    VALUES ('delete', old.id, old.text, old.heading);
+END;
+"""
+
+
 def _first(connection: apsw.Connection, width: int) -> None:
-    connection.execute(
-        """
-        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-
-        CREATE TABLE collections (
-            id INTEGER PRIMARY KEY,
-            name TEXT NOT NULL UNIQUE,
-            sensitivity TEXT NOT NULL DEFAULT 'internal'
-                CHECK (sensitivity IN ('public', 'internal', 'confidential', 'secret')),
-            next_chunk INTEGER NOT NULL DEFAULT 1  -- numbers are not used twice
-        );
-        CREATE TABLE readers (
-            collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
-            kind TEXT NOT NULL CHECK (kind IN ('uid', 'gid')),
-            number INTEGER NOT NULL,
-            PRIMARY KEY (collection, kind, number)
-        ) WITHOUT ROWID;
-
-        CREATE TABLE documents (
-            key INTEGER PRIMARY KEY,
-            id TEXT NOT NULL UNIQUE,
-            collection INTEGER NOT NULL REFERENCES collections (id),
-            name TEXT NOT NULL,
-            format TEXT NOT NULL,
-            title TEXT NOT NULL,
-            sha256 TEXT NOT NULL,
-            characters INTEGER NOT NULL,
-            pages INTEGER,
-            added REAL NOT NULL,  -- Unix seconds
-            UNIQUE (collection, name)
-        );
-        -- The text in parts, so that a citation does not read a whole book.
-        CREATE TABLE texts (
-            document INTEGER NOT NULL REFERENCES documents (key),
-            start INTEGER NOT NULL,
-            text TEXT NOT NULL,
-            PRIMARY KEY (document, start)
-        );
-
-        CREATE TABLE chunks (
-            id INTEGER PRIMARY KEY,
-            document INTEGER NOT NULL REFERENCES documents (key),
-            start INTEGER NOT NULL,
-            "end" INTEGER NOT NULL,
-            heading TEXT NOT NULL,  -- the path, outermost first, joined by newlines
-            page INTEGER,
-            tokens INTEGER NOT NULL,
-            text TEXT NOT NULL
-        );
-        CREATE INDEX chunks_by_document ON chunks (document, start);
-
-        CREATE TABLE sentences (
-            document INTEGER NOT NULL REFERENCES documents (key),
-            start INTEGER NOT NULL,
-            "end" INTEGER NOT NULL,
-            vector BLOB NOT NULL,  -- float16, unit length
-            PRIMARY KEY (document, start)
-        ) WITHOUT ROWID;
-
-        CREATE TABLE windows (
-            id INTEGER PRIMARY KEY,  -- rowid of vectors
-            chunk INTEGER NOT NULL REFERENCES chunks (id)
-        );
-        CREATE INDEX windows_by_chunk ON windows (chunk);
-
-        CREATE VIRTUAL TABLE chunk_terms USING fts5 (
-            text, heading, content = 'chunks', content_rowid = 'id',
-            tokenize = 'porter unicode61 remove_diacritics 2'
-        );
-        INSERT INTO chunk_terms (chunk_terms, rank) VALUES ('secure-delete', 1);
-        CREATE VIRTUAL TABLE chunk_vocabulary USING fts5vocab ('chunk_terms', 'row');
-        CREATE TRIGGER chunks_inserted AFTER INSERT ON chunks BEGIN
-            INSERT INTO chunk_terms (rowid, text, heading) VALUES (new.id, new.text, new.heading);
-        END;
-        CREATE TRIGGER chunks_deleted BEFORE DELETE ON chunks BEGIN
-            INSERT INTO chunk_terms (chunk_terms, rowid, text, heading)
-            VALUES ('delete', old.id, old.text, old.heading);
-        END;
-        """
-    )
+    connection.execute(_TABLES)
     # Unit vectors under L2 order as under cosine, and vec0's L2 loop is the fast one. A partition per collection keeps
     # other collections out before the nearest are chosen.
     connection.execute(

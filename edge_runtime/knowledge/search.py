@@ -82,14 +82,8 @@ def search(
         raise PermissionDeniedError(
             f"this user may not read the collection {collection}: ask the box's owner for access"
         )
-    wanted = max(_CANDIDATES, 4 * k)
     query = terms(index, text)
-    dense: dict[int, float] = {}
-    if vector is not None and mode != "lexical":
-        dense = index.nearest(collection, vector, min(wanted * _WINDOWS_PER_CHUNK, MAX_NEAREST))
-    lexical: dict[int, float] = {}
-    if query.expression and mode != "dense":
-        lexical = index.matching(collection, query.expression, wanted)
+    dense, lexical = _candidates(index, query, vector, collection=collection, mode=mode, wanted=max(_CANDIDATES, 4 * k))
     match mode:
         case "dense":
             scores = {key: min(max(cosine, 0.0), 1.0) for key, cosine in dense.items()}
@@ -116,6 +110,19 @@ def search(
         )
         for row in index.chunks(top)
     ]
+
+
+def _candidates(
+    index: Index, query: Terms, vector: Matrix | None, *, collection: str, mode: SearchMode, wanted: int
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Cosines and BM25 scores, by chunk id, of at least ``wanted`` chunks of each kind that ``mode`` asks for."""
+    dense: dict[int, float] = {}
+    if vector is not None and mode != "lexical":
+        dense = index.nearest(collection, vector, min(wanted * _WINDOWS_PER_CHUNK, MAX_NEAREST))
+    lexical: dict[int, float] = {}
+    if query.expression and mode != "dense":
+        lexical = index.matching(collection, query.expression, wanted)
+    return dense, lexical
 
 
 def terms(index: Index, text: str) -> Terms:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from edge_runtime.knowledge.documents import Span
 
+_LOOKED_AT = 400  # characters of a line that tell what kind of line it is
 MAX_CHARS = 1000  # a longer one is cut at white space: it is no sentence, and nobody could quote it
 
 _LINE = re.compile(r"[^\n]+")
@@ -24,8 +25,9 @@ _TIME = re.compile(
 )
 _LEVEL = re.compile(r"\s*\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|ALARM|EVENT)\b[\]:]?")
 _PAIR = re.compile(r"\s*[A-Z0-9][^:.?!\n]{0,48}:\s+\S.{0,100}$")
-_STOP = re.compile(r"[.!?…]+[\"'”’)\]»*_]*(?:\[\d+\])*(?=\s)|[。！？]+")
-_OPENING = re.compile(r"\s+[\"'“‘(\[«*_]*([^\s])")
+# Linear on any text, also on a million dots: a match starts only where a run of marks does.
+_STOP = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]»*_]*(?:\[\d+\])*(?=\s)|[。！？]+")
+_OPENING = re.compile(r"\s++[\"'“‘(\[«*_]*([^\s])")
 _WORD_BEFORE = re.compile(r"([^\s(\[\"'“‘]+)$")
 
 # Never the end of a sentence, whatever follows.
@@ -59,9 +61,9 @@ def _blocks(text: str) -> Iterator[tuple[int, int, bool]]:
         line = match.group()
         if not line.strip():
             continue
-        whole = bool(_whole_line(line)) or bool(_PAIR.match(line) and not _goes_on(text, match.end()))
+        whole = _whole_line(line) or bool(_PAIR.match(line, 0, _LOOKED_AT) and not _goes_on(text, match.end()))
         gap = text.count("\n", last, match.start()) > 1 if open_block else True
-        if gap or whole or not prose or _ITEM.match(line) or (_deliberate(previous, line, widest)):
+        if gap or whole or not prose or _ITEM.match(line, 0, _LOOKED_AT) or _deliberate(previous, line, widest):
             if open_block:
                 yield first, last, prose
             first, widest, open_block, prose = match.start(), 0, True, not whole
@@ -79,8 +81,8 @@ def _widest(text: str, position: int) -> int:
     return (end if end >= 0 else len(text)) - here - 1
 
 
-def _whole_line(line: str) -> object:
-    return _HEADING.match(line) or _RULE.match(line) or _ROW.match(line) or _TIME.match(line) or _LEVEL.match(line)
+def _whole_line(line: str) -> bool:
+    return any(pattern.match(line, 0, _LOOKED_AT) for pattern in (_HEADING, _RULE, _ROW, _TIME, _LEVEL))
 
 
 def _goes_on(text: str, end: int) -> bool:

@@ -1,3 +1,5 @@
+"""Sources, a store and a display for the tests of the tools."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

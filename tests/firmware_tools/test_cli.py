@@ -1,3 +1,5 @@
+"""The command line of the tools, as processes, and what they show."""
+
 from __future__ import annotations
 
 import io

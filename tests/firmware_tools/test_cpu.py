@@ -1,3 +1,5 @@
+"""Which switches a build gets, for any processor."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+"""Fetching from a real hub on 127.0.0.1, from real wheels through pip, and from files."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Fetches that are killed, or run beside one another: real processes and SIGKILL."""
+
 from __future__ import annotations
 
 import json

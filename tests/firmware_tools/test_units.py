@@ -1,3 +1,5 @@
+"""What the systemd units promise."""
+
 from __future__ import annotations
 
 import configparser

@@ -1,3 +1,5 @@
+"""The courier's check of its own boundary, tried as another user."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The fleet command says what there is."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,3 +1,5 @@
+"""The shipped catalogue, and what an entry may say."""
+
 from __future__ import annotations
 
 import tomllib

@@ -1,3 +1,5 @@
+"""The model store: what is installed, shared, damaged, tuned, too large, somebody else's."""
+
 from __future__ import annotations
 
 import hashlib
@@ -9,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from models.blobs import digest
 from models.catalog import Entry, File
 from models.errors import DamagedFileError, NotInstalledError, QuotaError, StoreError
 from models.machine import fingerprint
 from models.partial import State
 from models.records import Held, Installed
-from models.store import Store, digest
+from models.store import Store
 from tests.models.entries import entry_text, from_path, own
 
 _QUOTA = 10**6
@@ -293,3 +296,13 @@ def test_the_fingerprint_is_stable_and_differs_between_processors(tmp_path: Path
     assert fingerprint() == fingerprint()
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b") != fingerprint(tmp_path / "c")
     assert fingerprint(tmp_path / "none")
+
+
+def test_a_copy_that_a_kill_left_half_made_goes_with_the_next_change(tmp_path: Path) -> None:
+    store = Store(tmp_path, _QUOTA)
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / "copy-abc").write_bytes(b"half")
+
+    _put(store, "tiny", b"weights")
+
+    assert not list((tmp_path / "partial").iterdir())

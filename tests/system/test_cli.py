@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,23 +100,30 @@ def test_doctor_finds_the_seal_well_by_asking_the_sealed_processes(shell: Shell)
 
 
 def test_events_tell_of_a_document_as_it_is_added(shell: Shell, box: Box) -> None:
-    with connect_sync(box.socket) as listener, connect_sync(box.socket) as client:
-        follow = subprocess.Popen(
-            [sys.executable, "-m", "edge_runtime.cli", "events"], env=shell.world, stdout=subprocess.PIPE, text=True
-        )
+    command = [sys.executable, "-m", "edge_runtime.cli", "events"]
+    with (
+        connect_sync(box.socket) as client,
+        subprocess.Popen(command, env=shell.world, stdout=subprocess.PIPE, text=True) as follow,
+    ):
+        assert follow.stdout is not None
         try:
-            assert follow.stdout is not None
-            while not listener.requests().requests:
-                time.sleep(0.05)
-            client.add_document("event.md", b"An event of note: the tank was painted blue.")
-            line = next(line for line in follow.stdout if "document.added" in line)
-            assert "event.md" in line
+            # Nothing says when it has begun to listen: documents are added until it has heard of one.
+            for number in range(100):
+                client.add_document("event.md", f"The tank was painted {number} times.".encode())
+                if select.select([follow.stdout], [], [], 0.5)[0]:
+                    break
+            assert '"event.md"' in follow.stdout.readline()
         finally:
             follow.terminate()
-            follow.communicate()
 
 
 # ---- at a terminal -------------------------------------------------------------------------------------------------
+
+
+# Ctrl-c becomes a signal only where the terminal controls the session (tty_ioctl(4)).
+_CONTROLLED = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 class Terminal:
@@ -124,8 +132,9 @@ class Terminal:
     def __init__(self, shell: Shell, *arguments: str, term: str = "xterm-256color") -> None:
         self.seen = ""
         self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (30, 100))
         world = {**shell.world, "TERM": term, "PROMPT_TOOLKIT_NO_CPR": "1"}
-        command = [sys.executable, "-m", "edge_runtime.cli", *arguments]
+        command = [sys.executable, "-c", _CONTROLLED, sys.executable, "-m", "edge_runtime.cli", *arguments]
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=world, start_new_session=True
         )
@@ -163,10 +172,10 @@ def test_a_chat_at_a_terminal_answers_and_ctrl_d_leaves(shell: Shell, manual: Pa
     terminal = Terminal(shell, "chat", "--mode", "extract", term=term)
     try:
         at = terminal.wait_for("ctrl-d leaves")
-        at = terminal.wait_for("> ", after=at)
+        at = terminal.wait_for(">", after=at)
         terminal.type("What does alarm E17 mean?\r")
         at = terminal.wait_for("low suction pressure", after=at)
-        at = terminal.wait_for("> ", after=terminal.wait_for(manual.name, after=at))
+        at = terminal.wait_for(">", after=terminal.wait_for(manual.name, after=at))
         terminal.type("\x04")
         assert terminal.leave() == 0
     finally:
@@ -178,14 +187,14 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(shell: Shell, box: Box, ma
     engine = box.child("engine")["pid"]
     terminal = Terminal(shell, "chat")
     try:
-        at = terminal.wait_for("> ", after=terminal.wait_for("ctrl-d leaves"))
+        at = terminal.wait_for(">", after=terminal.wait_for("ctrl-d leaves"))
         terminal.type("What does alarm E17 mean?\r")
         with connect_sync(box.socket) as client:
             box.wait(lambda: any(one.kind == "ask" for one in client.requests().requests))
             terminal.type("\x03")
             at = terminal.wait_for("cancelled", after=at)
             box.wait(lambda: not any(one.kind == "ask" for one in client.requests().requests))
-        terminal.wait_for("> ", after=at)
+        terminal.wait_for(">", after=at)
         terminal.type("/quit\r")
         assert terminal.leave() == 0
     finally:

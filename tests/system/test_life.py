@@ -148,6 +148,11 @@ def test_root_and_the_owner_administer_the_group_asks_and_strangers_do_not_get_i
         ):
             assert ask(method, path, *guest) == "403"
         assert ask("POST", "/edge/v1/backup", *own) == "200"
+        # A collection that names its readers is not there for others, whoever they are.
+        assert box.post("/edge/v1/collections", {"name": "default", "uids": [member]}).status == 200
+        reader, outsider = (member, member, group), (stranger, stranger, group)
+        place = f"/edge/v1/documents/{document}"
+        assert [ask("GET", place, *who) for who in (own, reader, outsider)] == ["200", "200", "404"]
         stream = box.stream(CHAT, {**LONG, "stream": True})
         next(stream)
         (entry,) = box.get("/edge/v1/requests").json["requests"]

@@ -1,3 +1,5 @@
+"""Counters, gauges and histograms, and the text that Prometheus reads."""
+
 from __future__ import annotations
 
 from hypothesis import given

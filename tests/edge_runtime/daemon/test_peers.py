@@ -1,3 +1,5 @@
+"""Who a peer is, and the table of what it may do."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Home, lock, listeners and token, on real files and sockets."""
+
 from __future__ import annotations
 
 import os

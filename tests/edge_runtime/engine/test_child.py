@@ -24,6 +24,8 @@ from edge_runtime.engine.messages import (
     Params,
     Probe,
     Probed,
+    Purge,
+    Purged,
     Ready,
     Stop,
     Submit,
@@ -50,6 +52,15 @@ def test_two_requests_queued_are_answered_one_after_the_other(child: Child) -> N
     names = [message.id for message in child.until(Done, "2") if isinstance(message, (Token, Done))]
     assert names == ["1"] * names.count("1") + ["2"] * names.count("2")
     assert {"1", "2"} == set(names)
+
+
+def test_a_purge_sent_while_a_request_runs_is_done_when_that_request_ends(child: Child) -> None:
+    for _ in range(10):  # wherever between two steps it arrives
+        child.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=2)))
+        assert isinstance(child.receive(), Token)
+        child.send(Purge(id="p"))
+        seen = child.until(Purged, "p")
+        assert any(isinstance(message, Done) for message in seen)
 
 
 def test_a_cancel_while_generating_ends_that_request_and_the_next_one_runs(child: Child) -> None:

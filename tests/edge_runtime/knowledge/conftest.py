@@ -13,7 +13,7 @@ from edge_runtime.embedding.windows import pool as pooled
 from edge_runtime.knowledge.documents import Chunk, Span
 from edge_runtime.knowledge.embedder import Vectors, token_offsets
 from edge_runtime.knowledge.index import Index
-from edge_runtime.knowledge.records import Matrix, NewDocument
+from edge_runtime.knowledge.records import Matrix, PreparedDocument
 
 
 class LocalEmbedder:
@@ -59,11 +59,11 @@ def direction(seed: int, count: int = 1) -> Matrix:
 
 def written(
     name: str, text: str, *, collection: str = "default", seed: int = 0, sha256: str | None = None, parts: int = 1
-) -> NewDocument:
+) -> PreparedDocument:
     """A document of ``parts`` chunks of equal length and as many sentences, with made-up vectors."""
     size = -(-len(text) // parts)
     spans = [Span(at, min(at + size, len(text))) for at in range(0, len(text), size)]
-    return NewDocument(
+    return PreparedDocument(
         name=name,
         collection=collection,
         format="text",

@@ -1,0 +1,50 @@
+"""The first thing after the seal: both children start, and load while ``edged`` still imports its server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_runtime.config import Config
+from edge_runtime.daemon.children import Embedder, Engine, make_children
+from edge_runtime.daemon.events import Events
+from edge_runtime.daemon.notify import Notifier
+from edge_runtime.daemon.startup import Listeners
+from edge_runtime.paths import Paths
+from edge_runtime.protocol import SealStatus
+from edge_runtime.seal import SealReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What the daemon is made from."""
+
+    config: Config
+    paths: Paths
+    listeners: Listeners
+    notifier: Notifier
+    seal: SealStatus
+    events: Events
+    engine: Engine
+    embedder: Embedder
+
+
+def begin(config: Config, paths: Paths, listeners: Listeners, notifier: Notifier, report: SealReport) -> Beginning:
+    events = Events()
+    engine, embedder = make_children(config, paths.models, events, sealed=report.sealed)
+    for child in (engine.child, embedder.child):
+        child.begin()
+    return Beginning(
+        config=config,
+        paths=paths,
+        listeners=listeners,
+        notifier=notifier,
+        seal=SealStatus(
+            sealed=report.sealed,
+            seccomp=report.seccomp,
+            landlock_abi=report.landlock_abi,
+            missing=list(report.missing),
+        ),
+        events=events,
+        engine=engine,
+        embedder=embedder,
+    )
