@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 from prompt_toolkit import PromptSession
@@ -23,6 +23,7 @@ from edge_runtime.paths import Paths
 from edge_runtime.protocol import DEFAULT_COLLECTION, AskMode, Citation
 
 _AROUND = 400  # characters shown before and after a quote
+_PROMPT = "> "
 _COMMANDS = {
     "/help": "these commands",
     "/sources": "the quotes of the last answer; /sources 1 shows the first where it stands",
@@ -132,15 +133,25 @@ def history_of_user(paths: Paths) -> History:
     return FileHistory(str(file))
 
 
-def _typed(session: PromptSession[str]) -> Iterator[str]:
+def _typed(read: Callable[[], str]) -> Iterator[str]:
     """Lines typed at the prompt; ctrl-c drops the line, ctrl-d ends."""
     while True:
         try:
-            yield session.prompt("> ")
+            yield read()
         except KeyboardInterrupt:
             say("ctrl-d leaves")
         except EOFError:
             return
+
+
+def _prompt(paths: Paths) -> Callable[[], str]:
+    """What reads one line: with history and completion, or plainly where the terminal cannot move its cursor."""
+    if os.environ.get("TERM") in {None, "dumb"}:
+        return lambda: input(_PROMPT)
+    session: PromptSession[str] = PromptSession(
+        history=history_of_user(paths), completer=WordCompleter(list(_COMMANDS), sentence=True)
+    )
+    return lambda: session.prompt(_PROMPT)
 
 
 def converse(
@@ -153,10 +164,7 @@ def converse(
         return talk.exit_code
     status = box.status()
     say(f"{status.documents} documents. Ask a question; /help lists more, ctrl-c stops an answer, ctrl-d leaves.")
-    session: PromptSession[str] = PromptSession(
-        history=history_of_user(paths), completer=WordCompleter(list(_COMMANDS), sentence=True)
-    )
-    talk.run(_typed(session))
+    talk.run(_typed(_prompt(paths)))
     return ExitCode.OK
 
 

@@ -33,7 +33,7 @@ from edge_runtime.paths import Paths
 from edge_runtime.protocol import DEFAULT_COLLECTION, Sentence
 
 _READY_SECONDS = 180.0  # loading half a gigabyte from a slow card
-_RESTARTS = 3  # a part that failed as often will fail again
+_FAILED_SECONDS = 4.0  # a part that has failed for as long, restarts or none, will not come up by itself
 _SERVED = '"event": "request"'
 _LOG_LINES = 12
 _LOG_BYTES = 2**20  # a longer log of earlier runs is begun anew
@@ -69,7 +69,7 @@ class Daemon:
 
     def wait_ready(self, box: SyncClient) -> None:
         """Raises EngineError where it ends, or a part of it keeps failing, or it is not ready in time."""
-        began = time.monotonic()
+        began = well = time.monotonic()
         shown = ""
         while (elapsed := time.monotonic() - began) < _READY_SECONDS:
             if self.process.poll() is not None:
@@ -81,8 +81,11 @@ class Daemon:
             else:
                 if status.ready:
                     return
-                if any(child.state == "failed" and child.restarts >= _RESTARTS for child in status.children):
-                    raise EngineError(f"edged does not get ready: {status.detail}")
+                if not any(child.state == "failed" for child in status.children):
+                    well = time.monotonic()
+                if time.monotonic() - well > _FAILED_SECONDS:
+                    reasons = "\n".join(child.detail for child in status.children if child.state == "failed")
+                    raise EngineError(f"edged does not get ready\n{reasons}")
                 if status.detail != shown:
                     shown = status.detail
                     say(paint(f"  {'; '.join(clean(shown).splitlines())}", sys.stderr, dim=True))
