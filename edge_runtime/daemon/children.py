@@ -252,7 +252,7 @@ def make_children(config: Config, root: Path, events: Events, *, sealed: bool) -
     engine = Child(
         "engine",
         "edge_runtime.engine",
-        options=[*reads, *([] if sealed else ["--unsealed-ok"])],
+        options=[*reads, *([] if sealed else ["--unsealed"])],
         find=files.writer,
         events=events,
     )

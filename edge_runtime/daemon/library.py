@@ -63,22 +63,25 @@ class Library:
         loading = asyncio.ensure_future(asyncio.to_thread(_warm))
         width = (await self._embedder.child.come()).width
         await loading
-        tokenizer = Path(self._embedder.child.loaded.tokenizer if self._embedder.child.loaded else "")
+        loaded = self._embedder.child.loaded
+        tokenizer = Path(loaded.tokenizer if loaded else "")
+        # The store names a file by its digest: other weights under the same name are another model.
+        model = f"{self._config.models.embedder}@{Path(loaded.path).name if loaded else ''}"
         try:
-            self._shelf = await asyncio.to_thread(self._open, width, tokenizer)
+            self._shelf = await asyncio.to_thread(self._open, model, width, tokenizer)
         except EdgeError as error:
             self.trouble = error.message
             logs.error("index.broken", reason=error.message)
         else:
             self.trouble = ""
 
-    def _open(self, width: int, tokenizer: Path) -> Shelf:
+    def _open(self, model: str, width: int, tokenizer: Path) -> Shelf:
         from edge_runtime.daemon.journal import Journal  # noqa: PLC0415
         from edge_runtime.daemon.vectors import DocumentEmbedder  # noqa: PLC0415
         from edge_runtime.knowledge.index import Index  # noqa: PLC0415
 
         journal = Journal(self._paths.journal)
-        index = Index.open(self._paths.index, embedder=self._config.models.embedder, width=width)
+        index = Index.open(self._paths.index, embedder=model, width=width)
         embedder = DocumentEmbedder(self._embedder, tokenizer)
         return Shelf(
             index, journal, embedder=embedder, writer=self._writer, confidence=self._config.knowledge.confidence

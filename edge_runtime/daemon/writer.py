@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from edge_runtime.daemon.children import WAIT_SECONDS, Engine
-from edge_runtime.daemon.templates import render
+from edge_runtime.engine.templates import render
 from edge_runtime.engine.messages import Done, Params, Token
 from edge_runtime.protocol import Message
 
@@ -23,7 +23,7 @@ class Writer:
     ) -> AsyncGenerator[Token | Done, None]:
         """The next assistant message. Raises as :meth:`Engine.generate` and :func:`render`."""
         ready = await self.engine.child.wait_ready(WAIT_SECONDS)
-        prompt = render(messages, ready.template, bos=ready.bos, eos=ready.eos)
+        prompt = render(ready.template, messages, bos=ready.bos, eos=ready.eos)
         # A template that writes the first token itself must not get a second one.
         add_bos = not (ready.bos and prompt.startswith(ready.bos))
         tokens = self.engine.generate(prompt, params, add_bos=add_bos, on_start=on_start)

@@ -19,10 +19,10 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="edge_runtime.engine", description="The engine child of edged.")
     arguments.add_argument("--fd", type=int, required=True, help="the inherited end of a Unix stream socket pair")
     arguments.add_argument("--read", type=Path, action="append", default=[], help="a directory to read models from")
-    arguments.add_argument("--unsealed-ok", action="store_true", help="go on where the kernel lacks a part of the seal")
+    arguments.add_argument("--unsealed", action="store_true", help="go on where the kernel lacks a part of the seal")
     asked = arguments.parse_args()
     end = socket.socket(fileno=asked.fd)
-    seal.seal_child(seal.Access(read=tuple(asked.read), write=()), unsealed_ok=asked.unsealed_ok)
+    seal.seal_child(seal.Access(read=tuple(asked.read), write=()), unsealed_ok=asked.unsealed)
     # GGML starts a debugger when an assertion fails; here the assertion alone must end the process.
     os.environ["GGML_NO_BACKTRACE"] = "1"
     # Ctrl-C at a terminal reaches the whole process group; edged alone decides when its children end.

@@ -391,7 +391,8 @@ def test_uninstalling_removes_what_is_the_boxs_and_nothing_else(shell: Shell) ->
     (shell.home / "models" / "blobs").mkdir(parents=True)
     (shell.home / "models" / "blobs" / "x").write_bytes(b"x" * 2048)
     (shell.home / "models" / "blobs").chmod(0o500)
-    (shell.home / "index.db").write_bytes(b"x")
+    for name in ("index.db", "index.db-wal", "journal.db"):
+        (shell.home / name).write_bytes(b"x")
     (shell.home / "notes of mine.txt").write_text("keep", "utf-8")
     unasked = shell.edge("uninstall")
     assert (unasked.code, (shell.home / "index.db").exists()) == (2, True)
