@@ -1,1 +1,1 @@
-"""The box: daemon, engine, knowledge and the clients of its socket. Nothing below this package opens a network socket."""
+"""The box: daemon, engine, knowledge and the clients of its socket. Nothing in here opens a network socket."""

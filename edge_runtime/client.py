@@ -18,12 +18,13 @@ import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import aclosing
 from pathlib import Path
+from types import AsyncGeneratorType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from edge_runtime import protocol
+from edge_runtime import openai_protocol, protocol
 from edge_runtime.errors import EdgeError, UnreachableError, from_wire
 from edge_runtime.http1 import Reply, Request, exchange
 from edge_runtime.sse import EventLines, ServerEvent
@@ -163,25 +164,29 @@ class Client:
 
     # ---- OpenAI's API ------------------------------------------------------------------------------------------
 
-    async def chat(self, request: protocol.ChatRequest) -> protocol.ChatCompletion:
+    async def chat(self, request: openai_protocol.ChatRequest) -> openai_protocol.ChatCompletion:
         body = msgspec.structs.replace(request, stream=False)
-        return await self._call(protocol.ChatCompletion, "POST", "/v1/chat/completions", body)
+        return await self._call(openai_protocol.ChatCompletion, "POST", "/v1/chat/completions", body)
 
-    async def chat_stream(self, request: protocol.ChatRequest) -> AsyncGenerator[protocol.ChatChunk, None]:
+    async def chat_stream(
+        self, request: openai_protocol.ChatRequest
+    ) -> AsyncGenerator[openai_protocol.ChatChunk, None]:
         body = msgspec.structs.replace(request, stream=True)
         async with aclosing(self._chunks("/v1/chat/completions", body)) as chunks:
             async for data in chunks:
-                yield _decode(data, protocol.ChatChunk)
+                yield _decode(data, openai_protocol.ChatChunk)
 
-    async def complete(self, request: protocol.CompletionRequest) -> protocol.Completion:
+    async def complete(self, request: openai_protocol.CompletionRequest) -> openai_protocol.Completion:
         body = msgspec.structs.replace(request, stream=False)
-        return await self._call(protocol.Completion, "POST", "/v1/completions", body)
+        return await self._call(openai_protocol.Completion, "POST", "/v1/completions", body)
 
-    async def complete_stream(self, request: protocol.CompletionRequest) -> AsyncGenerator[protocol.Completion, None]:
+    async def complete_stream(
+        self, request: openai_protocol.CompletionRequest
+    ) -> AsyncGenerator[openai_protocol.Completion, None]:
         body = msgspec.structs.replace(request, stream=True)
         async with aclosing(self._chunks("/v1/completions", body)) as chunks:
             async for data in chunks:
-                yield _decode(data, protocol.Completion)
+                yield _decode(data, openai_protocol.Completion)
 
     async def _chunks(self, target: str, body: msgspec.Struct) -> AsyncGenerator[str, None]:
         async with aclosing(self._stream("POST", target, body)) as events:
@@ -191,11 +196,11 @@ class Client:
                 yield event.data
         raise UnreachableError("the daemon ended the stream before it was done; its log says why; then ask again")
 
-    async def embed(self, request: protocol.EmbeddingsRequest) -> protocol.Embeddings:
-        return await self._call(protocol.Embeddings, "POST", "/v1/embeddings", request)
+    async def embed(self, request: openai_protocol.EmbeddingsRequest) -> openai_protocol.Embeddings:
+        return await self._call(openai_protocol.Embeddings, "POST", "/v1/embeddings", request)
 
-    async def models(self) -> protocol.ModelList:
-        return await self._call(protocol.ModelList, "GET", "/v1/models")
+    async def models(self) -> openai_protocol.ModelList:
+        return await self._call(openai_protocol.ModelList, "GET", "/v1/models")
 
     # ---- the daemon itself -------------------------------------------------------------------------------------
 
@@ -256,7 +261,7 @@ def _iterating(
                 yield value
         finally:
             # Where an exit from the process broke in, the step still runs: closing the client ends it.
-            if not stream.ag_running:
+            if not (isinstance(stream, AsyncGeneratorType) and stream.ag_running):
                 self.run(stream.aclose())
 
     return iterate

@@ -55,7 +55,10 @@ class _Source:
 
     async def event(self) -> h11.Event | type[h11.PAUSED]:
         try:
-            while (event := self._connection.next_event()) is h11.NEED_DATA:
+            while True:
+                event = self._connection.next_event()
+                if isinstance(event, h11.Event) or event is h11.PAUSED:
+                    return event
                 self._connection.receive_data(await self._receive())
         except h11.RemoteProtocolError as error:
             if self._ended:
@@ -65,7 +68,6 @@ class _Source:
             raise UnreachableError(
                 f"what listens on the socket does not speak HTTP: {error}; is EDGE_SOCKET the socket of edged?"
             ) from error
-        return event
 
     async def _receive(self) -> bytes:
         loop = asyncio.get_running_loop()

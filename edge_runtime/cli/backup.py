@@ -104,7 +104,7 @@ def refuse_while_running(paths: Paths) -> None:
 
 def owned(paths: Paths) -> Iterator[Path]:
     """What is ours in the home, whether there or not: everything that this version of the project may have made."""
-    for database in (paths.index, paths.home / "journal.db"):
+    for database in (paths.index, paths.journal):
         # SQLite keeps its log and its index of the log beside the file.
         yield from (database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm", "-journal")))
     yield from (paths.models, paths.snapshots, paths.backups, paths.home / "history", paths.run)

@@ -35,6 +35,7 @@ from edge_runtime.protocol import DEFAULT_COLLECTION, Sentence
 _READY_SECONDS = 180.0  # loading half a gigabyte from a slow card
 _FAILED_SECONDS = 4.0  # a part that has failed for as long, restarts or none, will not come up by itself
 _SERVED = '"event": "request"'
+_OPENING_SECONDS = 30.0  # with both models loaded only the index is left to open
 _LOG_LINES = 12
 _LOG_BYTES = 2**20  # a longer log of earlier runs is begun anew
 
@@ -81,11 +82,11 @@ class Daemon:
             else:
                 if status.ready:
                     return
-                if not any(child.state == "failed" for child in status.children):
+                failed = [child.detail for child in status.children if child.state == "failed"]
+                if any(child.state == "starting" for child in status.children) and not failed:
                     well = time.monotonic()
-                if time.monotonic() - well > _FAILED_SECONDS:
-                    reasons = "\n".join(child.detail for child in status.children if child.state == "failed")
-                    raise EngineError(f"edged does not get ready\n{reasons}")
+                if time.monotonic() - well > (_FAILED_SECONDS if failed else _OPENING_SECONDS):
+                    raise EngineError("\n".join(["edged does not get ready", *(failed or [status.detail])]))
                 if status.detail != shown:
                     shown = status.detail
                     say(paint(f"  {'; '.join(clean(shown).splitlines())}", sys.stderr, dim=True))

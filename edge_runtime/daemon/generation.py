@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edge_runtime import protocol
+from edge_runtime import openai_protocol
 from edge_runtime.engine.messages import Params, Token, TopToken
 from edge_runtime.errors import RequestError
 
@@ -28,7 +28,7 @@ class Draft:
         self.tokens.append(token)
 
 
-def sampling(body: protocol.Sampling, *, limit: int, logprobs: int | None) -> Params:
+def sampling(body: openai_protocol.Sampling, *, limit: int, logprobs: int | None) -> Params:
     """
     Raises:
         RequestError: a key of ``logit_bias`` is no token number.
@@ -59,8 +59,8 @@ def _biases(given: dict[str, float]) -> dict[int, float]:
         raise RequestError("logit_bias: each key must be a token's number", param="logit_bias") from None
 
 
-def token_logprob(token: Token) -> protocol.TokenLogprob:
-    return protocol.TokenLogprob(
+def token_logprob(token: Token) -> openai_protocol.TokenLogprob:
+    return openai_protocol.TokenLogprob(
         token=token.text,
         logprob=token.logprob or 0.0,
         bytes=list(token.text.encode()),
@@ -68,18 +68,20 @@ def token_logprob(token: Token) -> protocol.TokenLogprob:
     )
 
 
-def _top(item: TopToken) -> protocol.TopLogprob:
-    return protocol.TopLogprob(token=item.text.decode("utf-8", "replace"), logprob=item.logprob, bytes=list(item.text))
+def _top(item: TopToken) -> openai_protocol.TopLogprob:
+    return openai_protocol.TopLogprob(
+        token=item.text.decode("utf-8", "replace"), logprob=item.logprob, bytes=list(item.text)
+    )
 
 
-def completion_logprobs(tokens: Sequence[Token], *, offset: int) -> protocol.CompletionLogprobs:
+def completion_logprobs(tokens: Sequence[Token], *, offset: int) -> openai_protocol.CompletionLogprobs:
     """The older shape: parallel lists; ``offset`` is where the first token's text begins."""
     offsets: list[int] = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token.text)
     tops = [{item.text.decode("utf-8", "replace"): item.logprob for item in token.top} for token in tokens]
-    return protocol.CompletionLogprobs(
+    return openai_protocol.CompletionLogprobs(
         tokens=[token.text for token in tokens],
         token_logprobs=[token.logprob or 0.0 for token in tokens],
         top_logprobs=tops if any(tops) else None,

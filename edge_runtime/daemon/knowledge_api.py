@@ -155,6 +155,7 @@ async def add_document(call: Call, body: protocol.DocumentAdd) -> Reply:
         text_chars=settings.text_chars,
         chunk_tokens=settings.chunk_tokens,
         chunk_overlap=settings.chunk_overlap,
+        unsealed_ok=not call.daemon.seal.sealed,
     )
 
     async def store() -> protocol.DocumentAdded:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from edge_runtime import protocol
+from edge_runtime import openai_protocol, protocol
 from edge_runtime.daemon.call import Call, Reply, Route
 from edge_runtime.daemon.children import rows
 from edge_runtime.daemon.generation import Draft, completion_logprobs, sampling, token_logprob
@@ -75,13 +75,13 @@ class Generation:
         return self.done
 
     @property
-    def reason(self) -> protocol.FinishReason:
+    def reason(self) -> openai_protocol.FinishReason:
         return "length" if self.ended.reason == "length" else "stop"
 
     @property
-    def usage(self) -> protocol.Usage:
+    def usage(self) -> openai_protocol.Usage:
         done = self.ended
-        return protocol.Usage(
+        return openai_protocol.Usage(
             prompt_tokens=done.prompt_tokens,
             completion_tokens=done.completion_tokens,
             total_tokens=done.prompt_tokens + done.completion_tokens,
@@ -93,7 +93,7 @@ class Generation:
         return protocol.EdgeReport(cache=protocol.CacheReport(hit_tokens=cached, tier="live" if cached else "none"))
 
 
-async def chat(call: Call, body: protocol.ChatRequest) -> Reply:
+async def chat(call: Call, body: openai_protocol.ChatRequest) -> Reply:
     model = _check_writer(call, body.model)
     if body.tools:
         raise RequestError("tools are not supported by this version; leave them out", param="tools")
@@ -113,13 +113,15 @@ async def chat(call: Call, body: protocol.ChatRequest) -> Reply:
     draft = Draft()
     async for token in generation.steps():
         draft.add(token)
-    choice = protocol.ChatChoice(
+    choice = openai_protocol.ChatChoice(
         index=0,
-        message=protocol.AssistantMessage(content=draft.text),
+        message=openai_protocol.AssistantMessage(content=draft.text),
         finish_reason=generation.reason,
-        logprobs=protocol.Logprobs(content=[token_logprob(item) for item in draft.tokens]) if body.logprobs else None,
+        logprobs=openai_protocol.Logprobs(content=[token_logprob(item) for item in draft.tokens])
+        if body.logprobs
+        else None,
     )
-    return protocol.ChatCompletion(
+    return openai_protocol.ChatCompletion(
         id=call.id,
         created=int(time.time()),
         model=model,
@@ -129,13 +131,15 @@ async def chat(call: Call, body: protocol.ChatRequest) -> Reply:
     )
 
 
-async def _stream_chat(generation: Generation, model: str, body: protocol.ChatRequest) -> web.StreamResponse:
+async def _stream_chat(generation: Generation, model: str, body: openai_protocol.ChatRequest) -> web.StreamResponse:
     call, created = generation.call, int(time.time())
 
-    async def send(*choices: protocol.ChunkChoice, usage: protocol.Usage | None = None, last: bool = False) -> None:
+    async def send(
+        *choices: openai_protocol.ChunkChoice, usage: openai_protocol.Usage | None = None, last: bool = False
+    ) -> None:
         report = generation.report if last else msgspec.UNSET
         await call.stream.send(
-            protocol.ChatChunk(
+            openai_protocol.ChatChunk(
                 id=call.id, created=created, model=model, choices=list(choices), usage=usage, edge=report
             )
         )
@@ -144,18 +148,22 @@ async def _stream_chat(generation: Generation, model: str, body: protocol.ChatRe
     async for token in generation.steps():
         if not opened:
             opened = True
-            await send(protocol.ChunkChoice(index=0, delta=protocol.Delta(role="assistant", content="")))
+            await send(openai_protocol.ChunkChoice(index=0, delta=openai_protocol.Delta(role="assistant", content="")))
         if token.text or body.logprobs:
-            logprobs = protocol.Logprobs(content=[token_logprob(token)]) if body.logprobs else None
-            await send(protocol.ChunkChoice(index=0, delta=protocol.Delta(content=token.text), logprobs=logprobs))
-    await send(protocol.ChunkChoice(index=0, delta=protocol.Delta(), finish_reason=generation.reason), last=True)
+            logprobs = openai_protocol.Logprobs(content=[token_logprob(token)]) if body.logprobs else None
+            await send(
+                openai_protocol.ChunkChoice(index=0, delta=openai_protocol.Delta(content=token.text), logprobs=logprobs)
+            )
+    await send(
+        openai_protocol.ChunkChoice(index=0, delta=openai_protocol.Delta(), finish_reason=generation.reason), last=True
+    )
     if body.stream_options is not None and body.stream_options.include_usage:
         await send(usage=generation.usage)
     await call.stream.send("[DONE]")
     return await call.stream.end()
 
 
-async def complete(call: Call, body: protocol.CompletionRequest) -> Reply:
+async def complete(call: Call, body: openai_protocol.CompletionRequest) -> Reply:
     model = _check_writer(call, body.model)
     params = sampling(body, limit=body.max_tokens or call.daemon.config.engine.max_tokens, logprobs=body.logprobs)
     tokens = call.daemon.engine.generate(body.prompt, params, on_start=call.running.start)
@@ -165,13 +173,13 @@ async def complete(call: Call, body: protocol.CompletionRequest) -> Reply:
     draft = Draft(body.prompt if body.echo else "")
     async for token in generation.steps():
         draft.add(token)
-    choice = protocol.CompletionChoice(
+    choice = openai_protocol.CompletionChoice(
         index=0,
         text=draft.text,
         finish_reason=generation.reason,
         logprobs=completion_logprobs(draft.tokens, offset=draft.offset) if body.logprobs is not None else None,
     )
-    return protocol.Completion(
+    return openai_protocol.Completion(
         id=call.id,
         created=int(time.time()),
         model=model,
@@ -182,16 +190,16 @@ async def complete(call: Call, body: protocol.CompletionRequest) -> Reply:
 
 
 async def _stream_completion(
-    generation: Generation, model: str, body: protocol.CompletionRequest
+    generation: Generation, model: str, body: openai_protocol.CompletionRequest
 ) -> web.StreamResponse:
     call, created = generation.call, int(time.time())
 
     async def send(
-        *choices: protocol.CompletionChoice, usage: protocol.Usage | None = None, last: bool = False
+        *choices: openai_protocol.CompletionChoice, usage: openai_protocol.Usage | None = None, last: bool = False
     ) -> None:
         report = generation.report if last else msgspec.UNSET
         await call.stream.send(
-            protocol.Completion(
+            openai_protocol.Completion(
                 id=call.id, created=created, model=model, choices=list(choices), usage=usage, edge=report
             )
         )
@@ -200,19 +208,21 @@ async def _stream_completion(
     async for token in generation.steps():
         if offset == 0 and body.echo and body.prompt:
             offset = len(body.prompt)
-            await send(protocol.CompletionChoice(index=0, text=body.prompt, finish_reason=None))
+            await send(openai_protocol.CompletionChoice(index=0, text=body.prompt, finish_reason=None))
         logprobs = completion_logprobs([token], offset=offset) if body.logprobs is not None else None
         offset += len(token.text)
         if token.text or logprobs is not None:
-            await send(protocol.CompletionChoice(index=0, text=token.text, finish_reason=None, logprobs=logprobs))
-    await send(protocol.CompletionChoice(index=0, text="", finish_reason=generation.reason), last=True)
+            await send(
+                openai_protocol.CompletionChoice(index=0, text=token.text, finish_reason=None, logprobs=logprobs)
+            )
+    await send(openai_protocol.CompletionChoice(index=0, text="", finish_reason=generation.reason), last=True)
     if body.stream_options is not None and body.stream_options.include_usage:
         await send(usage=generation.usage)
     await call.stream.send("[DONE]")
     return await call.stream.end()
 
 
-async def embed(call: Call, body: protocol.EmbeddingsRequest) -> Reply:
+async def embed(call: Call, body: openai_protocol.EmbeddingsRequest) -> Reply:
     name = call.daemon.config.models.embedder
     if body.model not in (name, "default"):
         raise ModelNotFoundError(f"the model {body.model} is not here; this box embeds with {name}", param="model")
@@ -230,21 +240,23 @@ async def embed(call: Call, body: protocol.EmbeddingsRequest) -> Reply:
         ]
     else:
         data = [list(row) for row in rows(vectors)]
-    return protocol.Embeddings(
-        data=[protocol.Embedding(index=index, embedding=item) for index, item in enumerate(data)],
+    return openai_protocol.Embeddings(
+        data=[openai_protocol.Embedding(index=index, embedding=item) for index, item in enumerate(data)],
         model=name,
-        usage=protocol.EmbeddingsUsage(prompt_tokens=vectors.tokens, total_tokens=vectors.tokens),
+        usage=openai_protocol.EmbeddingsUsage(prompt_tokens=vectors.tokens, total_tokens=vectors.tokens),
     )
 
 
-def _cards(call: Call) -> list[protocol.ModelCard]:
+def _cards(call: Call) -> list[openai_protocol.ModelCard]:
     created = int(call.daemon.started)
     children = (call.daemon.engine.child, call.daemon.embedder.child)
-    return [protocol.ModelCard(id=child.ready.name, created=created) for child in children if child.ready is not None]
+    return [
+        openai_protocol.ModelCard(id=child.ready.name, created=created) for child in children if child.ready is not None
+    ]
 
 
 async def list_models(call: Call, _: None) -> Reply:
-    return protocol.ModelList(data=_cards(call))
+    return openai_protocol.ModelList(data=_cards(call))
 
 
 async def show_model(call: Call, _: None) -> Reply:
@@ -255,8 +267,8 @@ async def show_model(call: Call, _: None) -> Reply:
     raise ModelNotFoundError(f"the model {wanted} is not loaded; list what is with: GET /v1/models", param="model")
 
 
-_CHAT = protocol.ChatRequest(
-    model="default", messages=[protocol.Message(role="user", content="Name three primes.")], max_tokens=32
+_CHAT = openai_protocol.ChatRequest(
+    model="default", messages=[openai_protocol.Message(role="user", content="Name three primes.")], max_tokens=32
 )
 
 ROUTES: tuple[Route, ...] = (
@@ -267,10 +279,10 @@ ROUTES: tuple[Route, ...] = (
         action="ask",
         summary="The next message of a conversation; server-sent events where `stream` is set.",
         handle=chat,
-        body=protocol.ChatRequest,
+        body=openai_protocol.ChatRequest,
         example=_CHAT,
-        reply=protocol.ChatCompletion,
-        events={"": protocol.ChatChunk},
+        reply=openai_protocol.ChatCompletion,
+        events={"": openai_protocol.ChatChunk},
     ),
     Route(
         method="POST",
@@ -279,10 +291,10 @@ ROUTES: tuple[Route, ...] = (
         action="ask",
         summary="What follows a text, without a chat template.",
         handle=complete,
-        body=protocol.CompletionRequest,
-        example=protocol.CompletionRequest(model="default", prompt="The first primes are", max_tokens=16),
-        reply=protocol.Completion,
-        events={"": protocol.Completion},
+        body=openai_protocol.CompletionRequest,
+        example=openai_protocol.CompletionRequest(model="default", prompt="The first primes are", max_tokens=16),
+        reply=openai_protocol.Completion,
+        events={"": openai_protocol.Completion},
     ),
     Route(
         method="POST",
@@ -291,9 +303,9 @@ ROUTES: tuple[Route, ...] = (
         action="ask",
         summary="One unit vector a text.",
         handle=embed,
-        body=protocol.EmbeddingsRequest,
-        example=protocol.EmbeddingsRequest(model="default", input="low suction pressure"),
-        reply=protocol.Embeddings,
+        body=openai_protocol.EmbeddingsRequest,
+        example=openai_protocol.EmbeddingsRequest(model="default", input="low suction pressure"),
+        reply=openai_protocol.Embeddings,
     ),
     Route(
         method="GET",
@@ -302,7 +314,7 @@ ROUTES: tuple[Route, ...] = (
         action="look",
         summary="The models that are loaded.",
         handle=list_models,
-        reply=protocol.ModelList,
+        reply=openai_protocol.ModelList,
     ),
     Route(
         method="GET",
@@ -311,6 +323,6 @@ ROUTES: tuple[Route, ...] = (
         action="look",
         summary="One loaded model.",
         handle=show_model,
-        reply=protocol.ModelCard,
+        reply=openai_protocol.ModelCard,
     ),
 )

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from edge_runtime.daemon.children import WAIT_SECONDS, Engine
-from edge_runtime.engine.templates import render
 from edge_runtime.engine.messages import Done, Params, Token
-from edge_runtime.protocol import Message
+from edge_runtime.engine.templates import render
+from edge_runtime.openai_protocol import Message
 
 
 class Writer:

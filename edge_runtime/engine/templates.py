@@ -18,7 +18,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge_runtime.errors import RequestError
-from edge_runtime.protocol import Message
+from edge_runtime.openai_protocol import Message
 
 # OpenAI's form of ChatML: for a model file that holds no template.
 CHATML = (

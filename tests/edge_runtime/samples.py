@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_runtime import protocol
+from edge_runtime import openai_protocol, protocol
 
 CITATION = protocol.Citation(
     document="pump.md",
@@ -85,20 +85,24 @@ PROOF = protocol.SealProof(
         protocol.SealAttempt(process="engine", route="UDP", refused=True, detail="EPERM"),
     ]
 )
-CHAT = protocol.ChatCompletion(
+CHAT = openai_protocol.ChatCompletion(
     id="c1",
     created=1,
     model="m",
-    choices=[protocol.ChatChoice(index=0, message=protocol.AssistantMessage(content="hello"), finish_reason="stop")],
-    usage=protocol.Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4),
+    choices=[
+        openai_protocol.ChatChoice(
+            index=0, message=openai_protocol.AssistantMessage(content="hello"), finish_reason="stop"
+        )
+    ],
+    usage=openai_protocol.Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4),
     edge=protocol.EdgeReport(cache=protocol.CacheReport(hit_tokens=0, tier="none")),
 )
 CHUNKS = [
-    protocol.ChatChunk(
+    openai_protocol.ChatChunk(
         id="c1",
         created=1,
         model="m",
-        choices=[protocol.ChunkChoice(index=0, delta=protocol.Delta(content=text), finish_reason=reason)],
+        choices=[openai_protocol.ChunkChoice(index=0, delta=openai_protocol.Delta(content=text), finish_reason=reason)],
     )
     for text, reason in (("hel", None), ("lo", "stop"))
 ]

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_runtime import errors, protocol
+from edge_runtime import errors, openai_protocol, protocol
 from edge_runtime.client import Client, connect_sync
 from tests.edge_runtime.samples import ANSWER, CHAT, CHUNKS, DOCUMENT, SENTENCES, SOURCES, STATUS
 from tests.edge_runtime.scripted import Asked, Script, ScriptedDaemon, error_reply, json_reply, stream_reply
 
 ASK = [("sources", SOURCES), *(("sentence", sentence) for sentence in SENTENCES), ("done", ANSWER)]
-CHAT_REQUEST = protocol.ChatRequest(model="m", messages=[protocol.Message(role="user", content="hi")])
+CHAT_REQUEST = openai_protocol.ChatRequest(model="m", messages=[openai_protocol.Message(role="user", content="hi")])
 
 
 @pytest.fixture

@@ -219,6 +219,20 @@ def test_the_demo_answers_proves_the_seal_and_stops_the_daemon_it_started(shared
     assert (again.code, "8 unchanged" in again.err) == (0, True)
 
 
+def test_a_demo_that_is_told_to_end_stops_its_daemon(shared_store: Store, tmp_path: Path) -> None:
+    shell = Shell(furnish(tmp_path / "home", shared_store.root))
+    command = [sys.executable, "-m", "edge_runtime.cli", "demo"]
+    with subprocess.Popen(
+        command, env=shell.world, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    ) as demo:
+        assert demo.stderr is not None
+        next(line for line in demo.stderr if line.startswith("ready after"))
+        demo.terminate()
+        demo.stderr.read()
+        assert demo.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert shell.edge("status").code == 3
+
+
 def test_a_demo_without_models_fails_with_the_daemons_own_reason(tmp_path: Path) -> None:
     shell = Shell(furnish(tmp_path / "home", None))
     done = shell.edge("demo")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_runtime import protocol
+from edge_runtime import openai_protocol, protocol
 from edge_runtime.daemon.openapi import describe
 from edge_runtime.daemon.routes import ROUTES
 from models.store import Store
@@ -71,7 +71,7 @@ def test_every_way_out_that_the_sealed_processes_try_is_refused(box: Box) -> Non
 
 def test_a_chat_answers_in_openai_s_shape(box: Box) -> None:
     reply = box.chat(max_tokens=8)
-    completion = msgspec.json.decode(reply.body, type=protocol.ChatCompletion)
+    completion = msgspec.json.decode(reply.body, type=openai_protocol.ChatCompletion)
     (choice,) = completion.choices
     assert completion.model == "smollm2-135m-instruct"
     assert choice.message.content
@@ -85,10 +85,10 @@ def test_a_stream_says_the_same_as_the_whole_reply(box: Box) -> None:
     whole = box.post(CHAT, body).json
     events = list(box.stream(CHAT, {**body, "stream": True, "stream_options": {"include_usage": True}}))
     assert events[-1].data == "[DONE]"
-    chunks = [msgspec.json.decode(event.data, type=protocol.ChatChunk) for event in events[:-1]]
+    chunks = [msgspec.json.decode(event.data, type=openai_protocol.ChatChunk) for event in events[:-1]]
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == whole["choices"][0]["finish_reason"]
-    assert (chunks[-1].choices, chunks[-1].usage) == ([], msgspec.convert(whole["usage"], protocol.Usage))
+    assert (chunks[-1].choices, chunks[-1].usage) == ([], msgspec.convert(whole["usage"], openai_protocol.Usage))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1])
     assert text == whole["choices"][0]["message"]["content"]
 

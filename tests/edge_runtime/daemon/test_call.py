@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_runtime.daemon.call import decode
 from edge_runtime.daemon.routes import ROUTES
 from edge_runtime.errors import RequestError
-from edge_runtime.protocol import ChatRequest
+from edge_runtime.openai_protocol import ChatRequest
 
 BODIES = [route.body for route in ROUTES if route.body is not None]
 anything = st.recursive(

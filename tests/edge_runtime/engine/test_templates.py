@@ -10,7 +10,7 @@ import pytest
 from edge_runtime.engine.llama import Llama, Shape
 from edge_runtime.engine.templates import neutralise, render
 from edge_runtime.errors import RequestError
-from edge_runtime.protocol import Message, TextPart
+from edge_runtime.openai_protocol import Message, TextPart
 
 
 def _chat(*turns: tuple[str, str]) -> list[Message]:
