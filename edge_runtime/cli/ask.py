@@ -67,6 +67,8 @@ class AnswerView:
         self.shown = [self._sources[index] for index in self._cited] if self._cited else answer.citations
         if self.shown:
             put()
+            if not answer.grounded:
+                put("The nearest that they say:")
         numbered = list(enumerate(self.shown, 1))
         for where, group in groupby(numbered, key=lambda pair: (pair[1].document, place(pair[1].locator))):
             run = list(group)

@@ -232,7 +232,7 @@ def test_without_models_it_starts_says_what_to_do_and_takes_them_up_when_they_co
 
 
 def test_a_damaged_model_file_is_reported_and_the_rest_goes_on(shared_store: Store) -> None:
-    weights = shared_store.get("smollm2-135m-instruct").files["weights"]
+    weights = shared_store.writer_path("smollm2-135m-instruct")
     with prepared(shared_store.root) as box:
         held = box.home / "models" / "blobs" / weights.name
         content = bytearray(weights.read_bytes())

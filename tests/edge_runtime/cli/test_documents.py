@@ -1,0 +1,140 @@
+"""``edge add``, ``docs`` and ``rm``: what is read, what is skipped and said, what is removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from edge_runtime import protocol
+from tests.edge_runtime import samples
+from tests.edge_runtime.cli.conftest import Shell
+from tests.edge_runtime.scripted import Asked, Script, error_reply, json_reply
+
+
+def test_folders_are_added_recursively_under_the_name_of_the_folder(shell: Shell, tmp_path: Path) -> None:
+    manuals = tmp_path / "manuals"
+    (manuals / "pumps").mkdir(parents=True)
+    (manuals / "pumps" / "p12.md").write_text("x", "utf-8")
+    (manuals / "a.txt").write_text("y", "utf-8")
+    (manuals / ".hidden").write_text("z", "utf-8")
+    with shell.daemon() as daemon:
+        done = shell.edge("add", manuals)
+    names = [asked.json["name"] for asked in daemon.asked if asked.method == "POST"]
+    assert (done.code, names) == (0, ["manuals/a.txt", "manuals/pumps/p12.md"])
+    assert done.err.endswith("added 2 documents, 14 passages\n")
+
+
+def test_the_folder_of_the_shell_is_added_under_its_own_name(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "station"
+    folder.mkdir()
+    (folder / "a.md").write_text("x", "utf-8")
+    with shell.daemon() as daemon:
+        shell.edge("add", ".", cwd=folder)
+    assert daemon.asked[-1].json["name"] == "station/a.md"
+
+
+def test_a_loop_of_links_ends_and_each_folder_is_read_once(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    (folder / "b").mkdir(parents=True)
+    (folder / "b" / "up").symlink_to(folder)
+    (folder / "b" / "x.md").write_text("x", "utf-8")
+    (folder / "dangling").symlink_to(folder / "nowhere")
+    with shell.daemon() as daemon:
+        done = shell.edge("add", folder)
+    assert [asked.json["name"] for asked in daemon.asked if asked.method == "POST"] == ["a/b/x.md"]
+    assert done.code == 1
+    assert "dangling: No such file or directory" in done.err
+
+
+def test_what_cannot_be_read_is_skipped_with_its_reason_and_the_rest_is_added(shell: Shell, tmp_path: Path) -> None:
+    for name in ("good.md", "scan.pdf", "last.md"):
+        (tmp_path / name).write_text("x", "utf-8")
+    os.mkfifo(tmp_path / "pipe.md")
+
+    def add(asked: Asked) -> Script:
+        if asked.json["name"] == "scan.pdf":
+            return error_reply(422, "unreadable_document", "this PDF is a scan and holds no text; run OCR on it first")
+        return json_reply(protocol.DocumentAdded(document=samples.DOCUMENT, warnings=["page 2 is empty"]))
+
+    with shell.daemon({"POST /edge/v1/documents": add}):
+        done = shell.edge("add", "good.md", "scan.pdf", "pipe.md", "nothing.md", "last.md", cwd=tmp_path)
+    assert done.code == 1
+    assert "skipped: scan.pdf: this PDF is a scan and holds no text; run OCR on it first" in done.err
+    assert "skipped: pipe.md: it is neither a file nor a folder" in done.err
+    assert "skipped: nothing.md: No such file or directory" in done.err
+    assert "note: good.md: page 2 is empty" in done.err
+    assert done.err.endswith("added 2 documents, 14 passages; 3 skipped\n")
+
+
+def test_a_file_over_the_limit_is_not_even_read(shell: Shell, tmp_path: Path) -> None:
+    (shell.home / "edge.toml").write_text("[knowledge]\ndocument_bytes = 1000\n", "utf-8")
+    (tmp_path / "big.md").write_bytes(b"x" * 1001)
+    with shell.daemon() as daemon:
+        done = shell.edge("add", tmp_path / "big.md")
+    assert (done.code, [asked.method for asked in daemon.asked]) == (1, ["GET"])
+    assert "the limit is 1000 B" in done.err
+
+
+def test_two_files_of_one_name_do_not_replace_each_other(shell: Shell, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "manual.md").write_text(folder, "utf-8")
+    with shell.daemon() as daemon:
+        done = shell.edge("add", "a/manual.md", "b/manual.md", cwd=tmp_path)
+    assert len([asked for asked in daemon.asked if asked.method == "POST"]) == 1
+    assert (done.code, "has the same name" in done.err) == (1, True)
+
+
+def test_a_full_disk_ends_the_command_at_once(shell: Shell, tmp_path: Path) -> None:
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text("x", "utf-8")
+    full = error_reply(507, "storage", "the disk is full; free some space")
+    with shell.daemon({"POST /edge/v1/documents": full}) as daemon:
+        done = shell.edge("add", "a.md", "b.md", cwd=tmp_path)
+    assert (done.code, len(daemon.asked)) == (1, 2)
+    assert "error: the disk is full\n  free some space" in done.err
+
+
+def test_a_file_name_that_is_not_utf8_still_travels(shell: Shell, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.md")
+    Path(name).write_bytes(b"x")
+    with shell.daemon() as daemon:
+        assert shell.edge("add", name).code == 0
+    assert daemon.asked[-1].json["name"] == "caf\ufffd.md"
+
+
+def test_removing_says_what_was_purged(shell: Shell) -> None:
+    with shell.daemon():
+        done = shell.edge("rm", "--yes", "pump.md")
+    assert (done.code, done.err) == (0, "removed pump.md\npurged 7 chunks, 9 vectors, 1 answers\n")
+
+
+def test_removing_without_a_terminal_needs_yes(shell: Shell) -> None:
+    with shell.daemon() as daemon:
+        done = shell.edge("rm", "pump.md")
+    assert (done.code, "add --yes" in done.err) == (2, True)
+    assert all(asked.method == "GET" for asked in daemon.asked)
+
+
+def test_removing_what_is_not_there_removes_nothing(shell: Shell) -> None:
+    with shell.daemon() as daemon:
+        done = shell.edge("rm", "--yes", "pump.md", "missing.md")
+    assert (done.code, "no document has the name or id missing.md" in done.err) == (1, True)
+    assert all(asked.method == "GET" for asked in daemon.asked)
+
+
+def test_a_name_in_two_collections_must_be_told_apart(shell: Shell) -> None:
+    documents = [
+        samples.DOCUMENT,
+        msgspec.structs.replace(samples.DOCUMENT, id="d9", collection="maintenance"),
+    ]
+    with shell.daemon({"GET /edge/v1/documents": json_reply(protocol.DocumentList(documents=documents))}) as daemon:
+        unclear = shell.edge("rm", "--yes", "pump.md")
+        assert shell.edge("rm", "--yes", "pump.md", "--collection", "default").code == 0
+    assert (unclear.code, "default, maintenance" in unclear.err) == (2, True)
+    assert daemon.asked[-1].target == "/edge/v1/documents/d1"
+
+
+# ---- chat without a terminal ---------------------------------------------------------------------------------------
