@@ -1,6 +1,7 @@
 # make run [MODEL=small]   set up, start the daemon, add the sample documents, ask three questions
 # make test                set up what the tests need, then formatting, lints, types, import contracts and tests
-# make setup | lint | bench | clean
+# make bench [DATA=DIR]    time and memory; with DIR/squad2_normans.json and DIR/clinc150_small.json, quality too
+# make setup | lint | clean
 # EDGE_HOME, where it is set, holds models and state; the environment is always .venv here.
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ endif
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test setup lint bench clean
+.PHONY: run test setup lint bench clean strace
 
 run: setup
 	@$(BIN)/edge demo $(WRITER_OPTION)
@@ -31,7 +32,7 @@ run: setup
 setup: $(ENV)/.installed
 	@$(BIN)/edge-firmware setup $(WRITER_OPTION)
 
-test: $(ENV)/.installed-test
+test: strace $(ENV)/.installed-test
 	@$(BIN)/edge-firmware setup --writer $(SMALL) --no-tune
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -q
@@ -43,13 +44,21 @@ lint: $(ENV)/.installed-test
 	@$(BIN)/lint-imports
 
 bench: setup $(ENV)/.installed-test
-	@set -e; for file in benchmarks/[a-z]*.py; do $(BIN)/python "$$file"; done
+	@$(BIN)/edge-firmware setup --writer $(SMALL)
+	@$(BIN)/python -m benchmarks.cold_start
+	@$(BIN)/python -m benchmarks.answer $(if $(DATA),--squad $(DATA)/squad2_normans.json)
+	@$(if $(DATA),$(BIN)/python -m benchmarks.squad --data $(DATA)/squad2_normans.json)
+	@$(if $(DATA),$(BIN)/python -m benchmarks.off_subject --data $(DATA)/clinc150_small.json --squad $(DATA)/squad2_normans.json)
 
 clean:
 	rm -rf $(ENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The first two recipes say what is missing, before anything is downloaded.
+# These recipes say what is missing, before anything is downloaded.
+strace:
+	@command -v strace >/dev/null || { \
+	  echo "make: the tests watch system calls with strace, which is missing: apt-get install strace, as root" >&2; exit 1; }
+
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: apt-get install python3 python3-venv, as root" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

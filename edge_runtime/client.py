@@ -260,8 +260,9 @@ def _iterating(
                     return
                 yield value
         finally:
-            # Where an exit from the process broke in, the step still runs: closing the client ends it.
-            if not (isinstance(stream, AsyncGeneratorType) and stream.ag_running):
+            # A client that was closed first has ended the stream. Where an exit from the process broke in, the step
+            # still runs: closing the client ends it.
+            if not self.closed and not (isinstance(stream, AsyncGeneratorType) and stream.ag_running):
                 self.run(stream.aclose())
 
     return iterate
@@ -275,12 +276,14 @@ class SyncClient:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.closed = False
         self._runner = asyncio.Runner()
 
     def run(self, call: Coroutine[Any, Any, _T]) -> _T:
         return self._runner.run(call)
 
     def close(self) -> None:
+        self.closed = True
         self._runner.close()
 
     def __enter__(self) -> Self:

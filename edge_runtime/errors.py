@@ -4,8 +4,11 @@
     ├── RequestError            400  the request itself is wrong
     │   ├── ContextLengthError  400  the prompt does not fit the model's context
     │   ├── TooLargeError       413  the body or the document is over a limit
+    │   ├── HeadTooLargeError   431  a header, or the number of them, is over a limit
+    │   ├── TargetTooLongError  414  the path with its query is over a limit
+    │   ├── ExpectationError    417  an Expect header that is not 100-continue
     │   ├── MethodError         405  the route is there, for another method
-    │   └── SlowRequestError    408  the body did not arrive in time
+    │   └── SlowRequestError    408  the head or the body did not arrive in time
     ├── NotFoundError           404  no such route, document or request
     │   └── ModelNotFoundError  404  no such model
     ├── AuthenticationError     401  no token, or a wrong one, on the TCP listener
@@ -74,6 +77,23 @@ class TooLargeError(RequestError):
     status = 413
     code = "request_too_large"
     exit_code = ExitCode.FAILED
+
+
+class HeadTooLargeError(RequestError):
+    status = 431
+    code = "request_head_too_large"
+    exit_code = ExitCode.FAILED
+
+
+class TargetTooLongError(RequestError):
+    status = 414
+    code = "request_target_too_long"
+    exit_code = ExitCode.FAILED
+
+
+class ExpectationError(RequestError):
+    status = 417
+    code = "expectation_failed"
 
 
 class MethodError(RequestError):

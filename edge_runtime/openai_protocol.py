@@ -1,12 +1,12 @@
 """OpenAI's bodies under ``/v1`` on the socket: requests, replies and stream chunks, with our ``edge`` object in them.
 
-After OpenAI's API reference; ``ignore_eos`` and ``cache_prompt`` are llama-server's. Unknown fields are
-accepted.
+After OpenAI's API reference; ``ignore_eos`` and ``cache_prompt`` are llama-server's. Null is the default wherever
+a default is. Unknown fields are accepted here; the daemon refuses those that it knows to change the output.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
@@ -37,11 +37,7 @@ class Message(Wire, frozen=True, kw_only=True):
 
 
 class StreamOptions(Wire, frozen=True, kw_only=True):
-    include_usage: bool = False
-
-
-class ResponseFormat(Wire, frozen=True, kw_only=True):
-    type: Literal["text", "json_object", "json_schema"]
+    include_usage: bool | None = None
 
 
 class Sampling(Wire, frozen=True, kw_only=True):
@@ -55,30 +51,28 @@ class Sampling(Wire, frozen=True, kw_only=True):
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: int | None = None
     stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
-    n: Annotated[int, Meta(ge=1, le=1)] = 1
-    stream: bool = False
+    n: Annotated[int, Meta(ge=1, le=1)] | None = None
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
-    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    ignore_eos: bool = False  # llama-server's extension
-    cache_prompt: bool = True  # llama-server's extension
+    ignore_eos: bool | None = None  # llama-server's extension; false
+    cache_prompt: bool | None = None  # llama-server's extension; true
     user: str | None = None
-    edge: EdgeRequest = EdgeRequest()
+    edge: EdgeRequest | None = None
 
 
 class ChatRequest(Sampling, frozen=True, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)]
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
-    logprobs: bool = False
+    logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
-    tools: list[dict[str, Any]] | None = None
 
 
 class CompletionRequest(Sampling, frozen=True, kw_only=True):
     prompt: str
-    echo: bool = False
+    echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
 
 
@@ -184,7 +178,7 @@ class Completion(Wire, frozen=True, kw_only=True):
 class EmbeddingsRequest(Wire, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1)]
     input: Text | Annotated[list[Text], Meta(min_length=1, max_length=2048)]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
 

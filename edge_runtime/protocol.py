@@ -36,10 +36,24 @@ class Own(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 # ---- our extensions inside OpenAI's bodies -------------------------------------------------------------------------
 
 
-class EdgeRequest(Own, frozen=True, kw_only=True):
-    priority: Priority = "interactive"
-    deadline_ms: Annotated[int, Meta(gt=0)] | None = None
-    collection: CollectionName | None = None
+class Urgency(Own, frozen=True, kw_only=True):
+    """The ``edge`` object of a question."""
+
+    priority: Annotated[
+        Priority, Meta(description="Advisory: this version serves requests in the order in which they come.")
+    ] = "interactive"
+    deadline_ms: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="Milliseconds from the request's arrival; then 504 deadline_exceeded."),
+    ] = None
+
+
+class EdgeRequest(Urgency, frozen=True, kw_only=True):
+    """The ``edge`` object in OpenAI's bodies."""
+
+    collection: Annotated[
+        CollectionName | None, Meta(description="Refused in this version: ask with /edge/v1/ask.")
+    ] = None
     deterministic: bool = False
 
 
@@ -73,9 +87,10 @@ class Citation(Wire, frozen=True, kw_only=True):
 
 class AskRequest(Own, frozen=True, kw_only=True):
     question: Annotated[str, Meta(min_length=1, max_length=8000)]
-    collection: CollectionName = DEFAULT_COLLECTION
+    collection: CollectionName | None = DEFAULT_COLLECTION  # null is the default one too
     mode: AskMode = "auto"
     stream: bool = False
+    edge: Urgency | None = None
 
 
 class Answer(Wire, frozen=True, kw_only=True):
@@ -108,7 +123,7 @@ class Sentence(Wire, frozen=True, kw_only=True):
 
 class SearchRequest(Own, frozen=True, kw_only=True):
     query: Annotated[str, Meta(min_length=1, max_length=8000)]
-    collection: CollectionName = DEFAULT_COLLECTION
+    collection: CollectionName | None = DEFAULT_COLLECTION  # null is the default one too
     mode: SearchMode = "hybrid"
     k: Annotated[int, Meta(ge=1, le=100)] = 5
 

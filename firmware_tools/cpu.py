@@ -48,7 +48,7 @@ _ARM_NAMES = ("aarch64", "arm64")
 
 
 @dataclass(frozen=True, slots=True)
-class Processor:
+class Cpu:
     machine: str  # as uname -m says
     model: str
     features: frozenset[str]  # as /proc/cpuinfo spells them
@@ -62,7 +62,7 @@ class Choice:
     unused: Mapping[str, str] = field(default_factory=dict)
 
 
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
+def detect(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     """What this machine is; features common to all its cores."""
     model = ""
     features: frozenset[str] | None = None
@@ -74,10 +74,10 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
                 features = listed if features is None else features & listed
             case "model name" | "Model":
                 model = model or value.strip()
-    return Processor(platform.machine().lower(), model or platform.machine(), features or frozenset())
+    return Cpu(platform.machine().lower(), model or platform.machine(), features or frozenset())
 
 
-def choose(found: Processor, compiles: Callable[[Iterable[str]], bool]) -> Choice:
+def choose(found: Cpu, compiles: Callable[[Iterable[str]], bool]) -> Choice:
     """The fastest build that the processor and the compiler should bear; ``compiles`` asks the compiler about flags."""
     unused = {feature: why for feature, why in _NEVER.items() if feature in found.features}
     if found.machine in _X86_NAMES:
@@ -105,7 +105,7 @@ def choose(found: Processor, compiles: Callable[[Iterable[str]], bool]) -> Choic
     return Choice({"GGML_NATIVE": "OFF"}, unused)
 
 
-def portable(found: Processor) -> Choice:
+def portable(found: Cpu) -> Choice:
     """The build that any 64-bit machine of this architecture runs: SSE4.2 (x86-64-v2), or ARMv8.0."""
     if found.machine in _X86_NAMES:
         on = {switch: "ON" if switch == "GGML_SSE42" and "sse4_2" in found.features else "OFF" for switch, _, _ in _X86}

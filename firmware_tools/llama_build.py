@@ -26,7 +26,7 @@ import msgspec
 
 from edge_runtime.paths import build_record
 from firmware_tools import cpu
-from firmware_tools.cpu import Choice, Processor
+from firmware_tools.cpu import Choice, Cpu
 from firmware_tools.errors import BuildError, SetupError
 from firmware_tools.progress import Display
 
@@ -84,7 +84,7 @@ class Builder:
         self._python = python
         self._cache = cache or wheel_cache()
         self._wanted = wanted  # raises where the build has become pointless
-        self._found = cpu.processor()
+        self._found = cpu.detect()
         self._answer: dict[str, Any] = {}
 
     def current(self) -> Record | None:
@@ -291,7 +291,7 @@ def _version_of(compiler: str) -> str:
     return (said.splitlines() or [compiler])[0]
 
 
-def _key(switches: Mapping[str, str], compiler: str, found: Processor) -> str:
+def _key(switches: Mapping[str, str], compiler: str, found: Cpu) -> str:
     parts = [VERSION, _SDIST_SHA256, found.machine, compiler, *platform.libc_ver()]
     parts += [f"{name}={value}" for name, value in sorted({**_OPTIONS, **switches}.items())]
     return f"{VERSION}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}"

@@ -176,6 +176,7 @@ def _problems(entry: Entry) -> Iterable[str]:
         yield "a writer needs a [chat] table"
     if entry.kind != "writer" and (entry.prompt is None or "tokenizer" not in roles):
         yield f"an {entry.kind} needs a [prompt] table and a tokenizer file"
+    yield from _prompt_problems(entry)
     for file in entry.files:
         if not file.sources:
             yield f"{file.name} has no source"
@@ -185,6 +186,18 @@ def _problems(entry: Entry) -> Iterable[str]:
             yield f"{file.name}: sha256 must be 64 lower-case hexadecimal digits"
         if Path(file.name).name != file.name:
             yield f"{file.name!r} must be a plain file name"
+
+
+def _prompt_problems(entry: Entry) -> Iterable[str]:
+    chat, prompt = entry.chat, entry.prompt
+    if chat is not None and not chat.template.strip():
+        yield 'chat.template is empty: write "file", or Jinja text'
+    if chat is not None and "" in chat.stop:
+        yield "chat.stop holds an empty string, which would end every answer at once: take it out"
+    if prompt is not None and not 0 < prompt.window <= entry.context:
+        yield f"prompt.window is {prompt.window}: give at least 1, and no more than the context of {entry.context}"
+    if entry.kind == "embedder" and prompt is not None and prompt.pooling == "score":
+        yield "prompt.pooling is score, which gives no vectors: an embedder needs mean or cls"
 
 
 def load(own: Path | None = None) -> Mapping[str, Entry]:
@@ -204,10 +217,14 @@ def find(name: str, own: Path | None = None) -> Entry:
 
     Raises:
         UnknownModelError: there is none; the message names the nearest ones.
+        CatalogError: it is wrong.
     """
+    if _NAME.fullmatch(name):
+        # Its file alone: another entry that is wrong is no reason to do without this one.
+        for directory in (own, _DIRECTORY):
+            if directory is not None and (path := directory / f"{name}.toml").is_file():
+                return _entry(path)
     entries = load(own)
-    if name in entries:
-        return entries[name]
     near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "`edge model list` shows what there is"
     raise UnknownModelError(f"the catalogue has no model called {name}; {hint}")
@@ -219,13 +236,14 @@ def _shipped() -> Mapping[str, Entry]:
 
 
 def _read(directory: Path) -> Mapping[str, Entry]:
-    entries = {}
-    for path in sorted(directory.glob("*.toml")):
-        try:
-            entry = parse(path.read_text("utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CatalogError(f"{path} cannot be read: {error}") from error
-        if entry.name != path.stem:
-            raise CatalogError(f"{path} describes {entry.name}: name the file {entry.name}.toml")
-        entries[entry.name] = entry
-    return entries
+    return {path.stem: _entry(path) for path in sorted(directory.glob("*.toml"))}
+
+
+def _entry(path: Path) -> Entry:
+    try:
+        entry = parse(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{path} cannot be read: {error}") from error
+    if entry.name != path.stem:
+        raise CatalogError(f"{path} describes {entry.name}: name the file {entry.name}.toml")
+    return entry

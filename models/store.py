@@ -50,6 +50,7 @@ class Store:
 
         Raises:
             UnknownModelError: there is none.
+            CatalogError: it is wrong.
         """
         return catalog.find(name, self.root / "catalog")
 

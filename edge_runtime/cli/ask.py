@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 
 import click
 
 from edge_runtime.cli.output import Wrapped, clean_line, paint, place, put, put_citation, put_json, say, width
-from edge_runtime.client import AskEvent, connect_sync
-from edge_runtime.errors import EngineError
+from edge_runtime.client import AskEvent, SyncClient, connect_sync
+from edge_runtime.errors import EngineError, NotFoundError
 from edge_runtime.paths import Paths
 from edge_runtime.protocol import DEFAULT_COLLECTION, Answer, AskMode, Citation, SearchMode, Sentence, Sources
 
@@ -116,6 +117,23 @@ def note(answer: Answer) -> str:
     return source + age + ("" if total is None else f", {total:.0f} ms")
 
 
+@contextmanager
+def _asking(collection: str) -> Iterator[SyncClient]:
+    """A client; where the daemon knows no such collection, the error names those that hold documents."""
+    with connect_sync(Paths.from_environment().socket) as box:
+        try:
+            yield box
+        except NotFoundError as error:
+            if collection == DEFAULT_COLLECTION:
+                raise
+            there = ", ".join(sorted({document.collection for document in box.documents().documents}))
+            fix = (
+                f"collections that hold documents: {there}" if there else "no documents yet; add some: edge add PATH..."
+            )
+            what = error.message.partition("\n")[0].partition(";")[0]
+            raise NotFoundError(f"{what}\n{fix}", param=error.param) from error
+
+
 @click.command(short_help="Ask one question; the answer cites the documents.")
 @click.argument("question")
 @click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="The collection to ask.")
@@ -139,7 +157,7 @@ def ask(*, question: str, collection: str, mode: AskMode, as_json: bool, no_stre
       edge ask "What does alarm E17 mean?"
       edge ask "Which torque?" --json | jq -r .answer
     """
-    with connect_sync(Paths.from_environment().socket) as box:
+    with _asking(collection) as box:
         if as_json:
             put_json(box.ask(question, collection=collection, mode=mode))
             return
@@ -171,7 +189,7 @@ def search(*, query: str, collection: str, mode: SearchMode, count: int, as_json
       edge search "gland bolts" -k 3
       edge search E17 --mode lexical --json
     """
-    with connect_sync(Paths.from_environment().socket) as box:
+    with _asking(collection) as box:
         reply = box.search(query, collection=collection, mode=mode, k=count)
     if as_json:
         put_json(reply)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from edge_runtime.cli.documents import confirm
-from edge_runtime.cli.output import clean_line, put, put_json, say, size
+from edge_runtime.cli.output import clean_line, complain, put, put_json, say, size
 from edge_runtime.client import connect_sync
 from edge_runtime.errors import RefusedError, StorageError
 from edge_runtime.paths import Paths
@@ -70,9 +72,12 @@ def _create(path: Path) -> int:
 @click.command(short_help="Put a backup in place of what is there.")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="What was restored, as JSON.")
 @click.pass_context
-def restore(ctx: click.Context, *, file: Path, yes: bool) -> None:
+def restore(ctx: click.Context, *, file: Path, yes: bool, as_json: bool) -> None:
     """Put a backup in place of the documents and the index that are there; the daemon must not run.
+
+    What it replaces is kept in the backups folder of the box's home.
 
     \b
     Example:
@@ -83,7 +88,15 @@ def restore(ctx: click.Context, *, file: Path, yes: bool) -> None:
     if paths.index.exists() and not yes:
         confirm(f"replace what is in {clean_line(str(paths.home))} by {clean_line(str(file))}?")
     command = [sys.executable, "-P", "-m", "edge_runtime.daemon.restore", str(file.absolute())]
-    ctx.exit(subprocess.run(command, check=False).returncode)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        complain(done.stderr.strip() or f"restoring ended with code {done.returncode}")
+        ctx.exit(done.returncode)
+    told = json.loads(done.stdout)
+    if as_json:
+        put_json(told)
+    else:
+        say(f"restored {clean_line(told['restored'])}; what was there before is in {clean_line(told['kept'])}")
 
 
 def refuse_while_running(paths: Paths) -> None:
@@ -115,7 +128,8 @@ def owned(paths: Paths) -> Iterator[Path]:
 @click.command(short_help="Remove what the box has stored.")
 @click.option("--keep-backups", is_flag=True, help="Leave the backups.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def uninstall(*, keep_backups: bool, yes: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="What was removed and what stays, as JSON.")
+def uninstall(*, keep_backups: bool, yes: bool, as_json: bool) -> None:
     """Remove the index, the models, the settings and whatever else the box has stored below its home.
 
     It shows first what that is. Files that are not the box's stay, and the home itself stays where any is left. The
@@ -130,21 +144,31 @@ def uninstall(*, keep_backups: bool, yes: bool) -> None:
     doomed = [path for path in owned(paths) if os.path.lexists(path)]
     if keep_backups:
         doomed = [path for path in doomed if path != paths.backups]
-    if not doomed:
-        say(f"there is nothing of a box in {clean_line(str(paths.home))}")
-        return
-    for path in doomed:
-        put(f"{size(_weight(path)):>10}  {clean_line(str(path))}")
-    if not yes:
+    weights = {path: _weight(path) for path in doomed}
+    for path, weight in weights.items():
+        (say if as_json else put)(f"{size(weight):>10}  {clean_line(str(path))}")
+    if doomed and not yes:
         confirm("remove all of this?")
     for path in doomed:
         _remove(path)
-    try:
-        paths.home.rmdir()
+    left = _leave(paths.home) if doomed else []
+    if as_json:
+        removed = [{"path": str(path), "size": weight} for path, weight in weights.items()]
+        put_json({"home": str(paths.home), "removed": removed, "left": left})
+    elif not doomed:
+        say(f"there is nothing of a box in {clean_line(str(paths.home))}")
+    elif paths.home.exists():
+        holds = f", it still holds: {', '.join(clean_line(name) for name in left)}" if left else ""
+        say(f"removed; {clean_line(str(paths.home))} stays{holds}")
+    else:
         say(f"removed {clean_line(str(paths.home))}")
-    except OSError:
-        left = ", ".join(sorted(clean_line(path.name) for path in paths.home.iterdir()))
-        say(f"removed; {clean_line(str(paths.home))} stays, it still holds: {left}")
+
+
+def _leave(home: Path) -> list[str]:
+    """Remove the home where nothing is left in it and its own folder lets us; the names of what is left."""
+    with suppress(OSError):
+        home.rmdir()
+    return sorted(path.name for path in home.iterdir()) if home.exists() else []
 
 
 def _weight(path: Path) -> int:

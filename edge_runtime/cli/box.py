@@ -103,7 +103,8 @@ def requests(*, as_json: bool) -> None:
 
 @click.command(short_help="Stop one request.")
 @click.argument("request_id", metavar="ID")
-def cancel(*, request_id: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="What was cancelled, as JSON.")
+def cancel(*, request_id: str, as_json: bool) -> None:
     """Stop one request; its client gets what there is so far, marked as cancelled.
 
     \b
@@ -113,7 +114,10 @@ def cancel(*, request_id: str) -> None:
     """
     with connect_sync(Paths.from_environment().socket, silence_s=_SILENCE_SECONDS) as box:
         box.cancel(request_id)
-    say(f"cancelled {clean_line(request_id)}")
+    if as_json:
+        put_json({"cancelled": request_id})
+    else:
+        say(f"cancelled {clean_line(request_id)}")
 
 
 @click.command(short_help="Follow what happens, one JSON line each.")

@@ -144,7 +144,10 @@ def check_index(path: Path) -> Check:
         return Check(id="index", state="fail", detail=f"{path}: {error}", fix=fix)
     if rows != ["ok"]:
         return Check(id="index", state="fail", detail=f"{path}: {clean_line('; '.join(rows))}", fix=fix)
-    return Check(id="index", state="ok", detail=f"{size(path.stat().st_size)}, quick check passed")
+    # What was added last is in SQLite's write-ahead log until a checkpoint (https://sqlite.org/wal.html).
+    log = path.with_name(path.name + "-wal")
+    weight = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+    return Check(id="index", state="ok", detail=f"{size(weight)}, quick check passed")
 
 
 def check_clock(now: float, newest: float) -> Check:

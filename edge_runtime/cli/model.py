@@ -146,7 +146,8 @@ def _field(label: str, text: str) -> None:
 
 @model.command(short_help="Fetch models into the store.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-def pull(*, names: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="What is there now, as JSON.")
+def pull(*, names: tuple[str, ...], as_json: bool) -> None:
     """Fetch models into the store, by running edge-firmware fetch: nothing of edge itself touches a network.
 
     An interrupted fetch goes on where it stopped.
@@ -160,8 +161,12 @@ def pull(*, names: tuple[str, ...]) -> None:
         store.entry(name)
     command = [*tools.beside_python("edge-firmware"), "fetch", *names, "--store", str(store.root), "--json"]
     tools.run_lines(command)
-    for name in names:
-        found = store.get(name)
+    fetched = {name: store.get(name) for name in names}
+    if as_json:
+        models = [{"name": n, "size": found.size, "recorded": list(found.recorded)} for n, found in fetched.items()]
+        put_json({"store": str(store.root), "models": models})
+        return
+    for name, found in fetched.items():
         say(f"{name}: {size(found.size)} in {clean_line(str(store.root))}")
         for role in found.recorded:
             say(f"{name}: no public record of the {role} file's digest is known; the one fetched now was recorded")
@@ -170,7 +175,8 @@ def pull(*, names: tuple[str, ...]) -> None:
 @model.command(short_help="Remove a model from the store.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(*, names: tuple[str, ...], yes: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="What was removed, as JSON.")
+def remove(*, names: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Remove models, what tuning made of them, and unfinished downloads of them.
 
     \b
@@ -185,8 +191,12 @@ def remove(*, names: tuple[str, ...], yes: bool) -> None:
             say(f"{name} is what this box is set up with; the daemon will not start without it")
     if not yes:
         confirm(f"remove {', '.join(clean_line(name) for name in names)}?")
+    freed: dict[str, int] = {}
     for name in names:
-        say(f"removed {clean_line(name)}: {size(store.remove(name))} freed")
+        freed[name] = store.remove(name)
+        say(f"removed {clean_line(name)}: {size(freed[name])} freed")
+    if as_json:
+        put_json({"removed": [{"name": name, "freed": count} for name, count in freed.items()]})
 
 
 @model.command(short_help="Hash the files of installed models again.")

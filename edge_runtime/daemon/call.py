@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +17,8 @@ from edge_runtime.daemon.peers import Action, Peer
 from edge_runtime.daemon.requests import Running
 from edge_runtime.daemon.state import Daemon
 from edge_runtime.daemon.streaming import EventStream
-from edge_runtime.errors import RequestError, SlowRequestError, TooLargeError
+from edge_runtime.daemon.unsupported import Table, refuse
+from edge_runtime.errors import DeadlineError, RequestError, SlowRequestError, TooLargeError
 
 SMALL_BODY = 16 * 2**20  # bytes; only documents may be larger
 _INLINE_BYTES = 2**20  # a larger body is decoded in a thread
@@ -42,6 +44,8 @@ class Route:
     example: msgspec.Struct | None = None
     reply: type[msgspec.Struct] | None = None
     events: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict)
+    refuses: Table | None = None  # fields of the body that are refused by name
+    media: str = "text/plain"  # what a reply without a type is
     query: tuple[str, ...] = ()  # names of whole numbers
     large: bool = False  # the body may be as large as ``server.body_bytes``
     open_ended: bool = False  # lasts until the client leaves: a stop does not wait for it
@@ -145,8 +149,11 @@ async def read_body(call_request: web.Request, *, limit: int, seconds: float) ->
                 parts.append(part)
     except TimeoutError:
         raise SlowRequestError(f"the body did not arrive within {seconds:g} seconds; send it again") from None
-    except web.RequestPayloadError as error:
-        raise RequestError(f"the body cannot be read: {error}") from None
+    except web.RequestPayloadError:
+        # The server's own words quote the body.
+        raise RequestError(
+            "the body is not what its headers say: a chunk's size, the length or the compression is wrong"
+        ) from None
     return b"".join(parts)
 
 
@@ -159,5 +166,28 @@ async def parse_body(request: web.Request, route: Route, *, most: int, seconds: 
         # A body that has only optional fields may be left out.
         raw = b"{}"
     if len(raw) > _INLINE_BYTES:
-        return await asyncio.to_thread(decode, raw, route.body)
-    return decode(raw, route.body)
+        return await asyncio.to_thread(_take, raw, route, route.body)
+    return _take(raw, route, route.body)
+
+
+def _take(raw: bytes, route: Route, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    body: msgspec.Struct = decode(raw, kind)
+    if route.refuses is not None:
+        refuse(raw, route.refuses)
+    return body
+
+
+@contextlib.asynccontextmanager
+async def within(milliseconds: int | None) -> AsyncIterator[None]:
+    """What is done inside has so long; None: as long as it takes.
+
+    Raises:
+        DeadlineError: it took longer, and was stopped.
+    """
+    try:
+        async with asyncio.timeout(None if milliseconds is None else milliseconds / 1000) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineError(f"the deadline of {milliseconds} ms passed; allow more, or ask for less") from None

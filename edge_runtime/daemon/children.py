@@ -10,7 +10,9 @@ import struct
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
+
+import msgspec
 
 from edge_runtime.config import Config
 from edge_runtime.daemon.child import Child
@@ -33,44 +35,87 @@ from edge_runtime.engine.messages import (
     Vectors,
 )
 from edge_runtime.errors import BusyError, EdgeError, EngineError, ModelFileError
-from models.errors import ModelError
+from models.catalog import Chat, Entry, Kind
+from models.errors import DamagedFileError, ModelError, NotInstalledError
 from models.store import Store
 
 SLOTS = 1  # requests that the engine works on at once
 WAIT_SECONDS = 60.0  # a request waits so long for a child that is starting
 PROBE_SECONDS = 60.0
 EMBED_TEXTS = 64  # texts in one message to the embedder
+FILE_TEMPLATE = "file"  # a catalogue entry's word for the template inside the weights
 _FLOAT_BYTES = 4
 _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Finds the files of the two configured models in the store, or says which command brings them."""
+    """Finds the two configured models: their files in the store, their rules in the catalogue.
+
+    Every method raises :class:`ModelFileError`, which says what is wrong and which command or field puts it right.
+    """
 
     config: Config
     root: Path
 
     def writer(self) -> Load:
         name = self.config.models.writer
+        self.chat()
         path = self._look(name, lambda store: store.writer_path(name))
         return Load(path=str(path), name=name, context=self.config.engine.context, threads=self._threads())
 
+    def chat(self) -> Chat:
+        """How the writer is prompted."""
+        name = self.config.models.writer
+        chat = self._entry(name, "writer").chat
+        if chat is None:
+            raise ModelFileError(f"the catalogue entry of {name} has no [chat]; models/README.md shows one")
+        if chat.template != FILE_TEMPLATE:
+            # Imported late: Jinja would make every start slower, and few entries bring a template.
+            from edge_runtime.engine import templates  # noqa: PLC0415
+
+            try:
+                templates.check(chat.template)
+            except ModelFileError as error:
+                raise ModelFileError(f"chat.template in the catalogue entry of {name}: {error}") from error
+        return chat
+
     def embedder(self) -> Load:
         name = self.config.models.embedder
+        prompt = self._entry(name, "embedder").prompt
+        if prompt is None or prompt.pooling == "score":
+            raise ModelFileError(f"prompt.pooling in the catalogue entry of {name} must be mean or cls")
         files = self._look(name, lambda store: store.get(name).files)
         try:
             weights, tokenizer = files["weights"], files["tokenizer"]
         except KeyError as missing:
             raise ModelFileError(f"{name} has no {missing} file; choose another models.embedder") from None
-        return Load(path=str(weights), name=name, tokenizer=str(tokenizer), threads=self._threads())
+        return Load(
+            path=str(weights),
+            name=name,
+            tokenizer=str(tokenizer),
+            threads=self._threads(),
+            pooling=prompt.pooling,
+            window=prompt.window,
+            query=prompt.query,
+            passage=prompt.passage,
+        )
+
+    def _entry(self, name: str, kind: Kind) -> Entry:
+        entry = self._look(name, lambda store: store.entry(name))
+        if entry.kind != kind:
+            raise ModelFileError(
+                f"models.{kind} is {name}, and kind in its catalogue entry is {entry.kind}: choose another "
+                "from: edge model list"
+            )
+        return entry
 
     def _look(self, name: str, ask: Callable[[Store], _T]) -> _T:
         try:
             return ask(Store(self.root, self.config.models.quota_bytes))
         except ModelError as error:
-            remedy = "" if "edge model pull" in str(error) else f"; fetch it with: edge model pull {name}"
-            raise ModelFileError(f"{error}{remedy}") from error
+            absent = isinstance(error, NotInstalledError | DamagedFileError) and "edge model pull" not in str(error)
+            raise ModelFileError(f"{error}; fetch it with: edge model pull {name}" if absent else str(error)) from error
 
     def _threads(self) -> int:
         return self.config.engine.threads or len(os.sched_getaffinity(0))
@@ -190,14 +235,18 @@ class Embedder:
     def ready(self) -> Ready | None:
         return self.child.ready
 
-    async def embed(self, texts: Sequence[str], *, pool: bool = True) -> Vectors:
+    async def embed(
+        self, texts: Sequence[str], *, pool: bool = True, kind: Literal["query", "passage"] = "passage"
+    ) -> Vectors:
         """One unit vector a text (``pool``), or one a window; see :class:`Vectors` for the shapes.
+
+        Some models want to be told what a text is: ``kind``.
 
         Raises:
             EngineError: no embedder within a minute.
         """
         parts = [
-            await self._embed(list(texts[start : start + EMBED_TEXTS]), pool=pool)
+            await self._embed(Embed(id="", texts=list(texts[start : start + EMBED_TEXTS]), pool=pool, kind=kind))
             for start in range(0, max(len(texts), 1), EMBED_TEXTS)
         ]
         if len(parts) == 1:
@@ -211,17 +260,17 @@ class Embedder:
             tokens=sum(part.tokens for part in parts),
         )
 
-    async def _embed(self, texts: list[str], *, pool: bool) -> Vectors:
+    async def _embed(self, request: Embed) -> Vectors:
         try:
-            return await self._embed_once(texts, pool=pool)
+            return await self._embed_once(request)
         except EngineError:
-            return await self._embed_once(texts, pool=pool)
+            return await self._embed_once(request)
 
-    async def _embed_once(self, texts: list[str], *, pool: bool) -> Vectors:
+    async def _embed_once(self, request: Embed) -> Vectors:
         key = uuid.uuid4().hex
         await self.child.wait_ready(WAIT_SECONDS)
         try:
-            reply = await self.child.call(key, Embed(id=key, texts=texts, pool=pool))
+            reply = await self.child.call(key, msgspec.structs.replace(request, id=key))
         except asyncio.CancelledError:
             with contextlib.suppress(EngineError):
                 self.child.send(Cancel(id=key))

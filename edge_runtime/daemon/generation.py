@@ -37,18 +37,18 @@ def sampling(body: openai_protocol.Sampling, *, limit: int, logprobs: int | None
     temperature = TEMPERATURE if body.temperature is None else body.temperature
     return Params(
         max_tokens=limit,
-        temperature=0.0 if body.edge.deterministic else temperature,
+        temperature=0.0 if body.edge is not None and body.edge.deterministic else temperature,
         top_k=defaults.top_k if body.top_k is None else body.top_k,
         top_p=defaults.top_p if body.top_p is None else body.top_p,
         min_p=defaults.min_p if body.min_p is None else body.min_p,
         seed=None if body.seed is None else body.seed & 0xFFFFFFFF,
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
-        frequency_penalty=body.frequency_penalty,
-        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
         logit_bias=_biases(body.logit_bias or {}),
-        ignore_eos=body.ignore_eos,
+        ignore_eos=bool(body.ignore_eos),
         logprobs=logprobs,
-        cache_prompt=body.cache_prompt,
+        cache_prompt=body.cache_prompt is not False,
     )
 
 

@@ -10,7 +10,7 @@ import apsw
 
 from edge_runtime.errors import StorageError
 from edge_runtime.knowledge.database import explained
-from edge_runtime.knowledge.schema import Migration, migrate
+from edge_runtime.knowledge.schema import Migration, migrate, refuse_newer
 from edge_runtime.protocol import FeedbackRequest
 
 
@@ -36,20 +36,28 @@ MIGRATIONS: tuple[Migration, ...] = (Migration(1, "feedback", _first),)
 class Journal:
     """One file; safe to use from many threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises StorageError: damaged, unwritable, or from a newer version."""
+    def __init__(self, path: Path, *, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+        """Raises StorageError: damaged, unwritable, or from a newer version; such a file stays as it is."""
         self.path = path
         self._lock = threading.Lock()
         with explained(path):
             self._connection = apsw.Connection(str(path))
-            self._connection.set_busy_timeout(10_000)
-            if (finding := self._connection.pragma("quick_check")) != "ok":
-                raise StorageError(
-                    f"the journal {path} is damaged ({finding}): restore a backup, or move the file away"
-                )
-            self._connection.pragma("temp_store", "memory")
-            self._connection.pragma("journal_mode", "wal")
-            migrate(self._connection, str(path), width=0, now=time.time(), migrations=MIGRATIONS)
+            try:
+                self._prepare(migrations)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self, migrations: tuple[Migration, ...]) -> None:
+        self._connection.set_busy_timeout(10_000)
+        if (finding := self._connection.pragma("quick_check")) != "ok":
+            raise StorageError(
+                f"the journal {self.path} is damaged ({finding}): restore a backup, or move the file away"
+            )
+        refuse_newer(self._connection, str(self.path), migrations[-1].number)
+        self._connection.pragma("temp_store", "memory")
+        self._connection.pragma("journal_mode", "wal")
+        migrate(self._connection, str(self.path), width=0, now=time.time(), migrations=migrations)
 
     def note(self, feedback: FeedbackRequest, peer: str) -> None:
         with self._lock, explained(self.path):

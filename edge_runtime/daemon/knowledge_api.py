@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime import protocol
-from edge_runtime.daemon.call import Call, Reply, Route
+from edge_runtime.daemon.call import Call, Reply, Route, within
 from edge_runtime.daemon.library import Shelf, reader_of
 from edge_runtime.daemon.state import Daemon
 from edge_runtime.errors import EngineError, NotFoundError, RequestError
@@ -25,17 +25,39 @@ MOST_TEXT = 100_000  # characters of one passage
 # ---- questions -----------------------------------------------------------------------------------------------------
 
 
+async def _sensitivity(call: Call, name: str) -> protocol.Sensitivity:
+    """How sensitive a collection is that the peer may read; the default one is there before its first document.
+
+    Raises:
+        NotFoundError: no such collection, or not for this peer: it cannot tell which.
+    """
+    reader = reader_of(call.peer, administers=call.administers)
+    every = await asyncio.to_thread(call.daemon.library.shelf.index.collections)
+    known = {one.name: one.sensitivity for one in every if reader is None or one.readable(reader)}
+    if protocol.DEFAULT_COLLECTION not in {one.name for one in every}:
+        known[protocol.DEFAULT_COLLECTION] = "internal"
+    if name not in known:
+        named = ", ".join(sorted(known)) or "none"
+        raise NotFoundError(f"there is no collection {name} that you may read; those are: {named}", param="collection")
+    return known[name]
+
+
 async def ask(call: Call, body: protocol.AskRequest) -> Reply:
+    async with within(body.edge.deadline_ms if body.edge is not None else None):
+        return await _ask(call, body)
+
+
+async def _ask(call: Call, body: protocol.AskRequest) -> Reply:
     from edge_runtime.knowledge.asking import Question  # noqa: PLC0415
 
     shelf, answers = call.daemon.library.shelf, call.daemon.answers
-    held = await asyncio.to_thread(shelf.index.collection, body.collection)
+    collection = body.collection or protocol.DEFAULT_COLLECTION
     question = Question(
         id=call.id,
         text=body.question,
-        collection=body.collection,
+        collection=collection,
         mode=body.mode,
-        sensitivity=held.sensitivity if held is not None else "internal",
+        sensitivity=await _sensitivity(call, collection),
         reader=reader_of(call.peer, administers=call.administers),
     )
     answers.begin(call.id, call.peer)
@@ -86,16 +108,18 @@ async def search(call: Call, body: protocol.SearchRequest) -> Reply:
     from edge_runtime.knowledge.search import search as look  # noqa: PLC0415
 
     shelf = call.daemon.library.shelf
+    collection = body.collection or protocol.DEFAULT_COLLECTION
+    await _sensitivity(call, collection)
     call.running.start()
     vector = None
     if body.mode != "lexical":
-        vector = (await shelf.embedder.embed([body.query])).rows[0][0]
+        vector = (await shelf.embedder.embed([body.query], kind="query")).rows[0][0]
     found = await asyncio.to_thread(
         look,
         shelf.index,
         body.query,
         vector,
-        collection=body.collection,
+        collection=collection,
         mode=body.mode,
         k=body.k,
         readers=reader_of(call.peer, administers=call.administers),

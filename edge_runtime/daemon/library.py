@@ -16,6 +16,7 @@ from edge_runtime.daemon import logs
 from edge_runtime.daemon.children import Embedder
 from edge_runtime.daemon.peers import Peer, Uid
 from edge_runtime.daemon.writer import Writer
+from edge_runtime.engine.messages import Load
 from edge_runtime.errors import EdgeError, EngineError, StorageError
 from edge_runtime.paths import Paths
 
@@ -65,8 +66,7 @@ class Library:
         await loading
         loaded = self._embedder.child.loaded
         tokenizer = Path(loaded.tokenizer if loaded else "")
-        # The store names a file by its digest: other weights under the same name are another model.
-        model = f"{self._config.models.embedder}@{Path(loaded.path).name if loaded else ''}"
+        model = _identify(loaded) if loaded else ""
         try:
             self._shelf = await asyncio.to_thread(self._open, model, width, tokenizer)
         except EdgeError as error:
@@ -138,6 +138,13 @@ def reader_of(peer: Peer, *, administers: bool) -> Reader | None:
             return Reader(uid, groups)
         case _:
             return Reader(-1)  # the token is nobody's: it reads what has no readers of its own
+
+
+def _identify(load: Load) -> str:
+    """What stored vectors depend on. The store names a file by its digest: other weights are another model."""
+    pooling = "" if load.pooling == "mean" else f" {load.pooling}"
+    passage = f" {load.passage!r}" if load.passage else ""
+    return f"{load.name}@{Path(load.path).name}{pooling}{passage}"
 
 
 def _warm() -> None:

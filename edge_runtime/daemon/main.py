@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_runtime import config as configuration
 from edge_runtime.daemon import logs, notify, startup
-from edge_runtime.errors import EdgeError, ExitCode
+from edge_runtime.errors import ConfigError, EdgeError, ExitCode
 from edge_runtime.paths import Paths
 from edge_runtime.seal import Access, SealReport, plain_writes, seal
 
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = Paths.from_environment()
     try:
         config_path = (options.config or paths.config).absolute()
+        if (options.config or "EDGE_CONFIG" in os.environ) and not config_path.exists():
+            raise ConfigError(f"{config_path} is not there: name a file that is, or leave it out for the defaults")
         config = configuration.load(config_path)
         startup.prepare_home(paths)
         lock = startup.take_lock(paths)

@@ -18,6 +18,11 @@ def _labels(labels: Labels) -> str:
     return "{" + ",".join(f'{name}="{escape(value)}"' for name, value in labels) + "}" if labels else ""
 
 
+def _number(value: float) -> str:
+    """Every digit that tells it from its neighbours; whole numbers without a point."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
 @dataclass(slots=True)
 class Counter:
     name: str
@@ -30,7 +35,7 @@ class Counter:
 
     def lines(self) -> list[str]:
         head = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} counter"]
-        return head + [f"{self.name}{_labels(key)} {value:g}" for key, value in sorted(self.values.items())]
+        return head + [f"{self.name}{_labels(key)} {_number(value)}" for key, value in sorted(self.values.items())]
 
 
 @dataclass(slots=True)
@@ -43,7 +48,7 @@ class Gauge:
 
     def lines(self) -> list[str]:
         head = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} gauge"]
-        return head + [f"{self.name}{_labels(key)} {value:g}" for key, value in sorted(self.read().items())]
+        return head + [f"{self.name}{_labels(key)} {_number(value)}" for key, value in sorted(self.read().items())]
 
 
 @dataclass(slots=True)
@@ -71,9 +76,9 @@ class Histogram:
             running = 0
             for bound, count in zip((*self.bounds, float("inf")), spread.counts, strict=True):
                 running += count
-                edge = "+Inf" if bound == float("inf") else f"{bound:g}"
+                edge = "+Inf" if bound == float("inf") else _number(bound)
                 out.append(f"{self.name}_bucket{_labels((*key, ('le', edge)))} {running}")
-            out.append(f"{self.name}_sum{_labels(key)} {spread.total:g}")
+            out.append(f"{self.name}_sum{_labels(key)} {_number(spread.total)}")
             out.append(f"{self.name}_count{_labels(key)} {running}")
         return out
 

@@ -1,11 +1,11 @@
 """OpenAI's routes under ``/v1``: chat, completions, embeddings and models.
 
-What this daemon does not do yet (tools, JSON schemas, more than one choice) is refused by name, never ignored.
+What this daemon does not do yet (tools, JSON schemas, more than one choice) is refused by name, never ignored: by
+:mod:`edge_runtime.daemon.unsupported`, or by the type of the body.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import time
@@ -16,11 +16,12 @@ import msgspec
 from aiohttp import web
 
 from edge_runtime import openai_protocol, protocol
-from edge_runtime.daemon.call import Call, Reply, Route
+from edge_runtime.daemon import unsupported
+from edge_runtime.daemon.call import Call, Reply, Route, within
 from edge_runtime.daemon.children import rows
 from edge_runtime.daemon.generation import Draft, completion_logprobs, sampling, token_logprob
 from edge_runtime.engine.messages import Done, Token
-from edge_runtime.errors import DeadlineError, EngineError, ModelNotFoundError, RequestError
+from edge_runtime.errors import EngineError, ModelNotFoundError, RequestError
 
 
 def _check_writer(call: Call, model: str) -> str:
@@ -37,31 +38,22 @@ class Generation:
 
     call: Call
     tokens: AsyncGenerator[Token | Done, None]
-    deadline_ms: int | None
     done: Done | None = None
 
     async def steps(self) -> AsyncIterator[Token]:
-        """
-        Raises:
-            DeadlineError: ``edge.deadline_ms`` passed.
-        """
         began = time.perf_counter()
-        seconds = None if self.deadline_ms is None else self.deadline_ms / 1000
-        try:
-            async with asyncio.timeout(seconds), contextlib.aclosing(self.tokens):
-                async for step in self.tokens:
-                    match step:
-                        case Token(tokens=count):
-                            if self.call.running.tokens == 0:
-                                self.call.daemon.metrics.first_token.observe(
-                                    time.perf_counter() - began, route=self.call.route.kind
-                                )
-                            self.call.running.tokens = self.call.completion_tokens = count
-                            yield step
-                        case Done():
-                            self._finish(step)
-        except TimeoutError:
-            raise DeadlineError(f"the deadline of {self.deadline_ms} ms passed; allow more, or ask for less") from None
+        async with contextlib.aclosing(self.tokens):
+            async for step in self.tokens:
+                match step:
+                    case Token(tokens=count):
+                        if self.call.running.tokens == 0:
+                            self.call.daemon.metrics.first_token.observe(
+                                time.perf_counter() - began, route=self.call.route.kind
+                            )
+                        self.call.running.tokens = self.call.completion_tokens = count
+                        yield step
+                    case Done():
+                        self._finish(step)
 
     def _finish(self, done: Done) -> None:
         self.done = done
@@ -93,12 +85,24 @@ class Generation:
         return protocol.EdgeReport(cache=protocol.CacheReport(hit_tokens=cached, tier="live" if cached else "none"))
 
 
+def _check_edge(body: openai_protocol.Sampling) -> int | None:
+    """The deadline in milliseconds. Raises RequestError: a collection is named, which only questions can be put to."""
+    if body.edge is None:
+        return None
+    if body.edge.collection is not None:
+        raise RequestError(
+            "edge.collection is not supported here; ask a collection with /edge/v1/ask", param="edge.collection"
+        )
+    return body.edge.deadline_ms
+
+
 async def chat(call: Call, body: openai_protocol.ChatRequest) -> Reply:
+    async with within(_check_edge(body)):
+        return await _chat(call, body)
+
+
+async def _chat(call: Call, body: openai_protocol.ChatRequest) -> Reply:
     model = _check_writer(call, body.model)
-    if body.tools:
-        raise RequestError("tools are not supported by this version; leave them out", param="tools")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise RequestError("only the response format text is supported; leave it out", param="response_format")
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
     params = sampling(
@@ -107,7 +111,7 @@ async def chat(call: Call, body: openai_protocol.ChatRequest) -> Reply:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
     tokens = call.daemon.writer.generate(body.messages, params, on_start=call.running.start)
-    generation = Generation(call, tokens, body.edge.deadline_ms)
+    generation = Generation(call, tokens)
     if body.stream:
         return await _stream_chat(generation, model, body)
     draft = Draft()
@@ -164,10 +168,15 @@ async def _stream_chat(generation: Generation, model: str, body: openai_protocol
 
 
 async def complete(call: Call, body: openai_protocol.CompletionRequest) -> Reply:
+    async with within(_check_edge(body)):
+        return await _complete(call, body)
+
+
+async def _complete(call: Call, body: openai_protocol.CompletionRequest) -> Reply:
     model = _check_writer(call, body.model)
     params = sampling(body, limit=body.max_tokens or call.daemon.config.engine.max_tokens, logprobs=body.logprobs)
     tokens = call.daemon.engine.generate(body.prompt, params, on_start=call.running.start)
-    generation = Generation(call, tokens, body.edge.deadline_ms)
+    generation = Generation(call, tokens)
     if body.stream:
         return await _stream_completion(generation, model, body)
     draft = Draft(body.prompt if body.echo else "")
@@ -280,6 +289,7 @@ ROUTES: tuple[Route, ...] = (
         summary="The next message of a conversation; server-sent events where `stream` is set.",
         handle=chat,
         body=openai_protocol.ChatRequest,
+        refuses=unsupported.CHAT,
         example=_CHAT,
         reply=openai_protocol.ChatCompletion,
         events={"": openai_protocol.ChatChunk},
@@ -292,6 +302,7 @@ ROUTES: tuple[Route, ...] = (
         summary="What follows a text, without a chat template.",
         handle=complete,
         body=openai_protocol.CompletionRequest,
+        refuses=unsupported.COMPLETION,
         example=openai_protocol.CompletionRequest(model="default", prompt="The first primes are", max_tokens=16),
         reply=openai_protocol.Completion,
         events={"": openai_protocol.Completion},

@@ -15,6 +15,7 @@ from edge_runtime import protocol
 from edge_runtime.daemon.call import Call, Reply, Route
 
 _TEMPLATE = "#/components/schemas/{name}"
+_MEDIA = {"text/plain": {"type": "string"}, "application/json": {"type": "object"}}
 _PART = re.compile(r"\{(\w+)\}")
 
 
@@ -47,7 +48,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         {"name": name, "in": "query", "required": True, "schema": {"type": "integer", "minimum": 0}}
         for name in route.query
     ]
-    content: dict[str, Any] = {}
+    content: dict[str, Any] = {} if route.reply or route.events else {route.media: {"schema": _MEDIA[route.media]}}
     if route.reply is not None:
         content["application/json"] = {"schema": schemas[route.reply]}
     if route.events:
@@ -56,9 +57,11 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         "summary": route.summary,
         "operationId": f"{route.method.lower()}{re.sub('[^a-z0-9]+', '_', route.path.lower())}",
         "x-permission": route.action,
+        # The Unix socket knows its peer; the TCP listener wants the token.
+        "security": [{}, {"token": []}],
         "parameters": parameters,
         "responses": {
-            "200": {"description": "done", "content": content or {"text/plain": {"schema": {"type": "string"}}}},
+            "200": {"description": "done", "content": content},
             "default": {
                 "description": "what went wrong, and what to do about it",
                 "content": {"application/json": {"schema": schemas[protocol.ErrorReply]}},
@@ -91,4 +94,5 @@ ROUTE = Route(
     action="look",
     summary="This description.",
     handle=show,
+    media="application/json",
 )

@@ -13,6 +13,7 @@ from aiohttp import web
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.answers import Answers
 from edge_runtime.daemon.beginning import Beginning
+from edge_runtime.daemon.children import ModelFiles
 from edge_runtime.daemon.library import Library
 from edge_runtime.daemon.metrics import Labels, Metrics
 from edge_runtime.daemon.notify import Notifier
@@ -33,7 +34,7 @@ def run(beginning: Beginning) -> None:
 
 def make_daemon(beginning: Beginning) -> Daemon:
     config, paths, listeners = beginning.config, beginning.paths, beginning.listeners
-    writer = Writer(beginning.engine, config.models.writer)
+    writer = Writer(beginning.engine, config.models.writer, ModelFiles(config, paths.models).chat)
     daemon = Daemon(
         config=config,
         paths=paths,

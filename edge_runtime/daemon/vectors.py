@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_runtime.daemon.children import Embedder
 from edge_runtime.knowledge.chunking import Offsets
-from edge_runtime.knowledge.embedder import Vectors, token_offsets
+from edge_runtime.knowledge.embedder import TextKind, Vectors, token_offsets
 
 
 class DocumentEmbedder:
@@ -20,11 +20,11 @@ class DocumentEmbedder:
         self._tokenizer = tokenizer
         self._offsets: Offsets | None = None
 
-    async def embed(self, texts: list[str], *, pool: bool = True) -> Vectors:
+    async def embed(self, texts: list[str], *, pool: bool = True, kind: TextKind = "passage") -> Vectors:
         """Raises EngineError: the embedder is not there."""
         if not texts:
             return Vectors([], [])
-        found = await self._embedder.embed(texts, pool=pool)
+        found = await self._embedder.embed(texts, pool=pool, kind=kind)
         table = np.frombuffer(found.data, "<f4").reshape(-1, found.width)
         ends = np.cumsum(found.counts)
         bounds = [(int(end - count), int(end)) for end, count in zip(ends, found.counts, strict=True)]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_runtime.embedding.onnx import Encoder, Piece
-from edge_runtime.embedding.windows import WINDOW_TOKENS, Matrix, pool
+from edge_runtime.embedding.onnx import Encoder, Piece, Reading
+from edge_runtime.embedding.windows import Matrix, pool
 from edge_runtime.engine.messages import (
     Cancel,
     Down,
@@ -56,7 +56,7 @@ class Job:
 
     @classmethod
     def of(cls, request: Embed, encoder: Encoder) -> Job:
-        pieces = [encoder.read(text) for text in request.texts]
+        pieces = [encoder.read(text, request.kind) for text in request.texts]
         flat = [piece for text in pieces for piece in text]
         rows = np.empty((len(flat), encoder.width), np.float32)
         return cls(request, pieces, rows, iter(batches([len(piece.ids) for piece in flat])), flat)
@@ -157,17 +157,16 @@ class Child:
 
     def _load(self, request: Load) -> None:
         start = time.monotonic()
+        reading = Reading(pooling=request.pooling, window=request.window, query=request.query, passage=request.passage)
         try:
-            encoder = Encoder(Path(request.path), Path(request.tokenizer), threads=request.threads)
-            # The first run allocates; a question should not pay for it.
-            encoder.encode([piece.ids for piece in encoder.read("ready")])
+            encoder = Encoder(Path(request.path), Path(request.tokenizer), threads=request.threads, reading=reading)
             encoder.settle()
         except EdgeError as error:
             self._fail("load", error.code, error.message)
             return
         self._encoder = encoder
         elapsed = (time.monotonic() - start) * 1000
-        self._send(Ready(name=request.name, context=WINDOW_TOKENS + 2, width=encoder.width, load_ms=elapsed))
+        self._send(Ready(name=request.name, context=request.window, width=encoder.width, load_ms=elapsed))
 
     def _queue(self, request: Embed) -> None:
         if self._encoder is None:

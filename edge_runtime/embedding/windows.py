@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW_TOKENS = 254  # all-MiniLM-L6-v2 was trained on 256 word pieces; [CLS] and [SEP] take two
 OVERLAP_TOKENS = 32
 
 Matrix = NDArray[np.float32]
@@ -27,9 +26,7 @@ class Window:
     end: int
 
 
-def cut(
-    offsets: Sequence[tuple[int, int]], length: int, *, size: int = WINDOW_TOKENS, overlap: int = OVERLAP_TOKENS
-) -> list[Window]:
+def cut(offsets: Sequence[tuple[int, int]], length: int, *, size: int, overlap: int = OVERLAP_TOKENS) -> list[Window]:
     """The fewest windows of at most ``size`` tokens that cover all tokens, as even as they can be.
 
     ``offsets`` are the tokens' character spans, without special tokens; ``length`` is that of the text. Neighbours

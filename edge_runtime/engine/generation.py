@@ -107,11 +107,13 @@ class Generation:
             yield None
         self._first = time.perf_counter()
         text = Detokenizer(params.stop)
+        # A control token has no text: a stop string that spells one stands for the token.
+        stops = model.vocabulary.controls(params.stop)
         reason: Literal["stop", "length"] = "length"
         for left in range(min(params.max_tokens, room), 0, -1):
             choice = sampler.choose(model.logits())
             self._completion_tokens += 1
-            if model.vocabulary.ends(choice.token) and not params.ignore_eos:
+            if choice.token in stops or (model.vocabulary.ends(choice.token) and not params.ignore_eos):
                 reason = "stop"
                 break
             piece = model.vocabulary.piece(choice.token)

@@ -11,7 +11,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,11 @@ class Vocabulary:
 
     def is_control(self, token: int) -> bool:
         return bool(self._c.llama_vocab_is_control(self._vocab, token))
+
+    def controls(self, spelled: Iterable[str]) -> set[int]:
+        """The control tokens that these strings spell; a string that spells none, or more than one token, has none."""
+        cut = (self.tokens(text, bos=False) for text in spelled if text)
+        return {tokens[0] for tokens in cut if len(tokens) == 1 and self.is_control(tokens[0])}
 
 
 class Rows:

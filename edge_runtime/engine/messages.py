@@ -37,6 +37,11 @@ class Load(_Down, frozen=True, kw_only=True):
     threads: int = 2
     batch: int = 256  # tokens per llama_decode of a prompt: a cancel is seen between two
     tokenizer: str = ""  # the embedder's tokenizer.json; a writer's is inside its weights
+    # How an embedder reads, from its catalogue entry (models.catalog.Prompt):
+    pooling: Literal["mean", "cls"] = "mean"
+    window: int = 256  # tokens, special ones and the prefix included
+    query: str = ""  # put before each window of a query
+    passage: str = ""  # put before each window of a passage
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +85,7 @@ class Embed(_Down, frozen=True, kw_only=True):
     id: str
     texts: list[str]
     pool: bool = True  # True: one vector a text (mean over its windows); False: every window its own vector
+    kind: Literal["query", "passage"] = "passage"  # which prefix the model wants before it
 
 
 class Cancel(_Down, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from edge_runtime.errors import RequestError
+from edge_runtime.errors import ModelFileError, RequestError
 from edge_runtime.openai_protocol import Message
 
 # OpenAI's form of ChatML: for a model file that holds no template.
@@ -28,6 +28,7 @@ CHATML = (
 
 # The zero-width word joiner (U+2060) after the first character: invisible, and no tokenizer's special token holds it.
 _JOINER = "\u2060"
+_SYSTEM = ("system", "developer")
 # Special tokens that are not written <|...|>: of Gemma, Llama 2, Mistral, Qwen, SmolLM and BERT.
 _NAMES = (
     "<s>", "</s>", "<unk>", "<pad>", "<bos>", "<eos>", "<mask>",
@@ -49,19 +50,22 @@ def render(
     bos: str,
     eos: str,
     add_generation_prompt: bool = True,
+    system: bool = True,
     thinking: bool | None = None,
     clock: Callable[[], datetime] = datetime.now,
 ) -> str:
     """The prompt of ``messages``; ``template`` None or empty means :data:`CHATML`.
 
     ``thinking`` sets ``enable_thinking`` for the templates that know it. ``developer`` messages are rendered as
-    ``system``, for no template knows that role yet.
+    ``system``, for no template knows that role yet; ``system`` False: the template does not know that one either, so
+    its text goes before the first user message (:func:`fold_system`).
 
     Raises:
         RequestError: the template refuses these messages (many insist on the order of roles), or cannot be run.
     """
     modes = {} if thinking is None else {"enable_thinking": thinking}
-    plain = [_plain(message, _special(bos, eos)) for message in messages]
+    known = messages if system else fold_system(messages)
+    plain = [_plain(message, _special(bos, eos)) for message in known]
     try:
         return _compiled(template or CHATML).render(
             messages=plain,
@@ -80,6 +84,32 @@ def render(
         ) from error
 
 
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """``messages`` without system and developer ones: their texts stand before that of the first user message, with an
+    empty line between; where no user speaks, they become one user message at the beginning."""
+    said = [message.text for message in messages if message.role in _SYSTEM]
+    rest = [message for message in messages if message.role not in _SYSTEM]
+    if not said:
+        return rest
+    at = next((index for index, message in enumerate(rest) if message.role == "user"), None)
+    if at is None:
+        return [Message(role="user", content="\n\n".join(said)), *rest]
+    first = rest[at]
+    return [
+        *rest[:at],
+        Message(role="user", content="\n\n".join([*said, first.text]), name=first.name),
+        *rest[at + 1 :],
+    ]
+
+
+def check(template: str) -> None:
+    """Raises ModelFileError: ``template`` is no Jinja text; the message says which line."""
+    try:
+        _compiled(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise ModelFileError(f"line {error.lineno} is not Jinja: {error.message}; correct it") from error
+
+
 def neutralise(text: str, *, bos: str = "", eos: str = "") -> str:
     """``text`` with a word joiner inside each special token that it spells, so that it stays text."""
     return _special(bos, eos).sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
@@ -96,7 +126,7 @@ def _plain(message: Message, special: re.Pattern[str]) -> dict[str, str]:
     def keep(text: str) -> str:
         return special.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
 
-    role = "system" if message.role == "developer" else message.role
+    role = "system" if message.role in _SYSTEM else message.role
     plain = {"role": role, "content": keep(message.text)}
     if message.name is not None:
         plain["name"] = keep(message.name)

@@ -1,7 +1,7 @@
 """From quotes to an answer: which sentences to give, how to ask the writer to phrase them, and whether to believe it.
 
-Pure. An answer is built from verbatim sentences; what the writer says is shown only where one quote supports it. The
-check is about words, not meaning: it stops invented facts, swapped numbers and flipped negations, no wrong emphasis.
+Pure. An answer is built from verbatim sentences; what the writer says is shown only where one quoted sentence says it
+in the same words. The check is about words, not meaning: it stops what was invented, swapped or negated.
 """
 
 from __future__ import annotations
@@ -11,18 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_runtime.knowledge.evidence import Evidence, Quote, Unit
-from edge_runtime.knowledge.words import Asked, codes, negations, numbers, stems
+from edge_runtime.knowledge.words import Asked, codes, negations, numbers, stems, words
 
 DECLINED = "The documents do not say."
 MOST_STEPS = 20
-# A phrased sentence whose words follow one quote for less than this share is not that quote phrased.
-ORDER_SHARE = 0.6
-_WRITER_RULES = (
-    "You answer from the quotes alone, in one or two short sentences, with the quotes' own words. "
-    "Keep numbers, units and names exactly as quoted. Add nothing."
+ANNOUNCED = 2  # units shown after a sentence that ends in a colon and is followed by no list
+ORDER_SHARE = 0.75  # of a phrased sentence's words, those that keep the order of its source
+SKIPPED_SHARE = 0.25  # of the stretch that a phrased sentence stands on, what it may leave out
+LIMIT_REACH = 4  # words before a number in which a limit stands
+LIMITS = frozenset(
+    """
+    above after almost approximately at before below between beyond exceed exceeds except fewer from least less max
+    maximum min minimum more most nearly never only over than under unless until up without
+    """.split()  # noqa: SIM905 - as a list of literals it would fill a page
 )
-_REFUSAL = re.compile(
-    r"\b(?:do(?:es)? not (?:say|state|mention|contain)|not (?:stated|mentioned)|cannot (?:answer|say))\b", re.IGNORECASE
+_WRITER_RULES = (
+    "You answer from the quote alone, in one short sentence, with the quote's own words. "
+    "Keep numbers, units and names exactly as quoted. Add nothing."
 )
 REACH = 4  # units between a sentence and the list that it speaks of
 _STEP = re.compile(r"\s*(?:[-*•]|\(?\d{1,3}[.)])\s")
@@ -50,12 +55,26 @@ def extract(asked: Asked, evidence: Evidence) -> Draft:
     """Verbatim sentences that answer: the steps of a procedure, else the sentence that scored best."""
     best = evidence.quotes[0]
     core = best.passage.units[best.core]
+    announces = core.text.rstrip().endswith(":")
     # A sentence that ends in a colon answers by the list after it, whatever was asked.
-    if asked.procedural or core.text.rstrip().endswith(":"):
+    if asked.procedural or announces:
         steps = _steps(evidence)
         if steps:
             return Draft(steps, tuple(Cited(readable(quote.text), (at,)) for at, quote in enumerate(steps)))
-    return Draft(evidence.quotes, (Cited(readable(core.text), (0,)),))
+    if announces:
+        return _announced(best)
+    return Draft((best,), (Cited(readable(core.text), (0,)),))
+
+
+def _announced(quote: Quote) -> Draft:
+    """A sentence that ends in a colon and what follows it, such as a line of code: each a quote of its own."""
+    last = min(quote.core + ANNOUNCED, len(quote.passage.units) - 1)
+    quotes = tuple(_alone(quote, at) for at in range(quote.core, last + 1))
+    return Draft(quotes, tuple(Cited(readable(one.text), (at,)) for at, one in enumerate(quotes)))
+
+
+def _alone(quote: Quote, at: int) -> Quote:
+    return Quote(passage=quote.passage, core=at, first=at, last=at, score=quote.score, cosine=quote.cosine)
 
 
 def readable(text: str) -> str:
@@ -72,10 +91,7 @@ def _steps(evidence: Evidence) -> tuple[Quote, ...]:
         run = _run(quote.passage.units, quote.core)
         if run is not None:
             first, last = run
-            return tuple(
-                Quote(passage=quote.passage, core=at, first=at, last=at, score=quote.score, cosine=quote.cosine)
-                for at in range(first, min(last, first + MOST_STEPS - 1) + 1)
-            )
+            return tuple(_alone(quote, at) for at in range(first, min(last, first + MOST_STEPS - 1) + 1))
     return ()
 
 
@@ -104,52 +120,73 @@ def _introduces(units: Sequence[Unit], before: int, at: int) -> bool:
     return any(unit.text.rstrip().endswith(":") for unit in units[before + 1 : at])
 
 
-def phrase_prompt(question: str, quotes: Sequence[Quote]) -> list[tuple[str, str]]:
-    """The conversation (role, content) that asks the writer to phrase an answer from ``quotes``."""
-    quoted = "\n".join(
-        f"[{at}] {quote.passage.heading + ': ' if quote.passage.heading else ''}{readable(quote.text)}"
-        for at, quote in enumerate(quotes, 1)
-    )
-    return [("system", _WRITER_RULES), ("user", f"Quotes:\n{quoted}\n\nQuestion: {question}")]
+def phrase_prompt(question: str, quote: Quote) -> list[tuple[str, str]]:
+    """The conversation (role, content) that asks the writer to phrase an answer from ``quote``."""
+    heading = f"{quote.passage.heading}: " if quote.passage.heading else ""
+    asked = f"Quote:\n{heading}{readable(quote.text)}\n\nQuestion: {question}"
+    return [("system", _WRITER_RULES), ("user", asked)]
 
 
-def support(asked: Asked, sentence: str, quotes: Sequence[Quote]) -> tuple[int, ...]:
-    """The quote that ``sentence`` phrases, as a tuple of its index; empty where none supports it.
+def supports(asked: Asked, quote: Quote, sentence: str) -> bool:
+    """Whether ``sentence`` says nothing that the best sentence of ``quote``, under its heading, does not say.
 
-    Supported means: every content word, number and code is in the quote (with its heading) or in the question, no
-    negation is added or lost, the words mostly keep the quote's order, and something is said that the question did not.
+    The question lends no word: else its subject would be joined to another one's value. So every content word, number
+    and code of ``sentence`` stands in that one sentence or its heading, mostly in that order and with little left out
+    between; a negation or a limit ("below 0.4 bar") is kept; and something is added to the question.
     """
     said = stems(_MARKUP.sub("", sentence))
-    if not said or _REFUSAL.search(sentence):
-        return ()
-    for at, quote in enumerate(quotes):
-        source = quote.text
-        known = " ".join([source, quote.passage.heading or ""])
-        vocabulary = set(stems(known)) | asked.terms
-        fresh = set(said) - asked.terms
-        if not fresh or not set(said) <= vocabulary or not fresh & set(stems(source)):
-            continue
-        if not set(numbers(sentence)) <= set(numbers(known)) | asked.numbers:
-            continue
-        if not set(codes(sentence)) <= set(codes(known)) | asked.codes:
-            continue
-        closest = max(_units(quote), key=lambda unit: _overlap(said, unit.text))
-        if bool(negations(sentence)) != bool(negations(closest.text)):
-            continue
-        told = [word for word in said if word in set(stems(source))]
-        if _kept_order(told, stems(source)) >= ORDER_SHARE * len(told):
-            return (at,)
-    return ()
+    if not said or not set(said) - asked.terms:
+        return False
+    core = quote.passage.units[quote.core]
+    return _says(core.text, quote.passage.heading or "", sentence, said)
 
 
-def _units(quote: Quote) -> Sequence[Unit]:
-    return quote.passage.units[quote.first : quote.last + 1]
+def _says(source: str, heading: str, sentence: str, said: Sequence[str]) -> bool:
+    known = f"{heading} {source}"
+    if not set(said) <= set(stems(known)) or not set(said) & set(stems(source)):
+        return False
+    if not set(numbers(sentence)) <= set(numbers(known)) or not set(codes(sentence)) <= set(codes(known)):
+        return False
+    if bool(negations(sentence)) != bool(negations(source)):
+        return False
+    if not _limits(source, sentence) <= set(words(sentence)):
+        return False
+    source_stems = stems(source)
+    told = [word for word in said if word in set(source_stems)]
+    skipped = _skipped(set(told), source_stems)
+    return (
+        _kept_order(told, source_stems) >= ORDER_SHARE * len(told)
+        and len(skipped) <= SKIPPED_SHARE * (len(skipped) + len(told))
+        and not any(character.isdigit() for word in skipped for character in word)
+    )
 
 
-def _overlap(said: Sequence[str], text: str) -> float:
-    """Share of words in common (Jaccard)."""
-    one, other = set(said), set(stems(text))
-    return len(one & other) / len(one | other)
+def _skipped(told: set[str], source: Sequence[str]) -> list[str]:
+    """What the shortest stretch of ``source`` with all of ``told`` holds besides: an alternative, if it is much.
+
+    "The drive end takes 30 g and the other end 20 g" must not become "the drive end takes 20 g".
+    """
+    best: Sequence[str] = source
+    last: dict[str, int] = {}
+    for at, word in enumerate(source):
+        if word in told:
+            last[word] = at
+            if len(last) == len(told) and at + 1 - min(last.values()) < len(best):
+                best = source[min(last.values()) : at + 1]
+    return [word for word in best if word not in told]
+
+
+def _limits(source: str, sentence: str) -> set[str]:
+    """Words such as "below" that stand just before a number of ``source`` which ``sentence`` repeats."""
+    tokens = words(source)
+    repeated = set(words(sentence))
+    return {
+        word
+        for at, token in enumerate(tokens)
+        if token in repeated and token[0].isdigit()
+        for word in tokens[max(0, at - LIMIT_REACH) : at]
+        if word in LIMITS
+    }
 
 
 def _kept_order(left: Sequence[str], right: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from edge_runtime.engine.messages import Done, Params, Token
 from edge_runtime.errors import BusyError, EngineError
-from edge_runtime.knowledge.answer import DECLINED, Cited, Draft, extract, phrase_prompt, support
+from edge_runtime.knowledge.answer import DECLINED, Cited, extract, phrase_prompt, supports
 from edge_runtime.knowledge.collections import Reader
 from edge_runtime.knowledge.embedder import Embedder
 from edge_runtime.knowledge.evidence import QUOTE_CHARS, Evidence, Quote, weigh
@@ -26,7 +26,8 @@ from edge_runtime.knowledge.words import Asked, understand
 from edge_runtime.protocol import Answer, AskMode, Citation, Locator, Sensitivity, Sentence, Sources
 
 PASSAGES = 12
-PHRASE_TOKENS = 96
+PHRASE_TOKENS = 64
+PHRASE_SECONDS = 3.0  # the writer's time; after it the quote stands as it is
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|\n+")
 
 
@@ -61,12 +62,14 @@ class Asker:
         writer: Writer | None,
         *,
         confidence: float,
+        phrase_seconds: float = PHRASE_SECONDS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._index = index
         self._embedder = embedder
         self._writer = writer
         self._threshold = confidence
+        self._phrase_seconds = phrase_seconds
         self._clock = clock
 
     async def ask(self, question: Question) -> AsyncGenerator[Step, None]:
@@ -84,8 +87,8 @@ class Asker:
         yield Sources(id=question.id, citations=citations)
         said: list[str] = []
         phrased = False
-        if question.mode == "auto" and self._writer is not None and not asked.procedural:
-            async with aclosing(self._phrase(asked, draft, self._writer)) as sentences:
+        if question.mode == "auto" and self._writer is not None and len(draft.sentences) == 1:
+            async with aclosing(self._phrase(asked, draft.quotes[0], self._writer)) as sentences:
                 async for cited in sentences:
                     watch.first()
                     phrased = True
@@ -99,7 +102,7 @@ class Asker:
         yield self._answer(question, said, citations, evidence, watch, grounded=True, phrased=phrased)
 
     async def _evidence(self, question: Question, asked: Asked, watch: _Watch) -> Evidence:
-        embedded = await self._embedder.embed([question.text])
+        embedded = await self._embedder.embed([question.text], kind="query")
         vector = embedded.rows[0][0]
         watch.lap("embed")
 
@@ -120,25 +123,26 @@ class Asker:
         watch.lap("weigh")
         return evidence
 
-    async def _phrase(self, asked: Asked, draft: Draft, writer: Writer) -> AsyncGenerator[Cited, None]:
-        """The writer's sentences, as soon as each is whole and only where a quote supports it."""
+    async def _phrase(self, asked: Asked, quote: Quote, writer: Writer) -> AsyncGenerator[Cited, None]:
+        """The writer's sentences, as soon as each is whole, and only where the quote supports it.
+
+        The quote is at hand all the while: a writer that is slow, busy or dead costs the phrasing, not the answer.
+        """
         params = Params(max_tokens=PHRASE_TOKENS, temperature=0.0)
-        buffer = ""
+        buffer, end = "", self._clock() + self._phrase_seconds
         try:
-            async with aclosing(writer.chat(phrase_prompt(asked.text, draft.quotes), params)) as stream:
-                async for step in stream:
+            async with aclosing(writer.chat(phrase_prompt(asked.text, quote), params)) as stream:
+                while True:
+                    step = await asyncio.wait_for(anext(stream), max(end - self._clock(), 0.0))
                     if isinstance(step, Token):
                         buffer += step.text
-                    *whole, rest = _SENTENCE_END.split(buffer)
-                    buffer = rest
+                    *whole, buffer = _SENTENCE_END.split(buffer)
                     if isinstance(step, Done) and step.reason == "stop":
                         whole, buffer = [*whole, buffer], ""
                     for sentence in whole:
-                        quotes = support(asked, sentence, draft.quotes)
-                        if quotes:
-                            yield Cited(sentence.strip(), quotes)
-        except (EngineError, BusyError):
-            # The quotes are there without the writer: a dead engine costs the phrasing, not the answer.
+                        if supports(asked, quote, sentence):
+                            yield Cited(sentence.strip(), (0,))
+        except (EngineError, BusyError, TimeoutError, StopAsyncIteration):
             return
 
     def _answer(

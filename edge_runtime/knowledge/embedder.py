@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tokenizers import Tokenizer
 
 from edge_runtime.errors import ModelFileError
 from edge_runtime.knowledge.chunking import Offsets
 from edge_runtime.knowledge.records import Matrix
+
+TextKind = Literal["query", "passage"]  # some models read what is searched for differently from what is found
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Vectors:
 class Embedder(Protocol):
     """Embeds texts whole, whatever their length, and counts their tokens as the model does."""
 
-    async def embed(self, texts: list[str], *, pool: bool = True) -> Vectors:
+    async def embed(self, texts: list[str], *, pool: bool = True, kind: TextKind = "passage") -> Vectors:
         """Raises EngineError: the embedder is not there."""
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.knowledge.words import Asked, numbers, stems, words
+from edge_runtime.knowledge.words import Asked, codes, numbers, stems, words
 
 QUOTE_CHARS = 300
 RUNNERS_UP = 4  # the lead is measured over the fifth best sentence: one neighbour saying the same is no doubt
 WHOLE_BONUS = 0.1  # for a sentence that holds every content word of the question
 TITLE_COST = 0.3  # for a line that says nothing beyond the question and its document's name
 TITLE_CHARS = 60
+NUMBER_BONUS = 0.15  # for a unit that holds every number of the question
+OTHER_COST = 0.3  # for a unit about P13 where P12 was asked for
 SUBJECT_COSINE = 0.36  # below this the subject is more likely absent than present
 SUBJECT_WIDTH = 0.035
 
@@ -124,9 +126,26 @@ def _score(asked: Asked, vector: NDArray[np.float32], passages: Sequence[Passage
             covered = sum(rarity[term] for term in asked.terms if term in terms[at][unit]) / total
             whole = WHOLE_BONUS if len(asked.terms) > 1 and asked.terms <= terms[at][unit] else 0.0
             title = TITLE_COST if _title(passage.units[unit]) or terms[at][unit] <= known else 0.0
-            score = float(cosine) + 0.6 * covered + whole - title + 0.3 * passage.dense + 0.3 * passage.lexical
+            passed = 0.3 * passage.dense + 0.3 * passage.lexical
+            score = float(cosine) + 0.6 * covered + whole - title + _subject(asked, passage.units[unit]) + passed
             scored.append(_Scored(score, float(cosine), at, unit))
     return scored
+
+
+def _subject(asked: Asked, unit: Unit) -> float:
+    """What a unit earns by the question's own numbers, and pays for naming another thing than the one asked for."""
+    earned = NUMBER_BONUS if asked.numbers and asked.numbers <= set(numbers(unit.text)) else 0.0
+    return earned - (OTHER_COST if _other(asked, unit.text) else 0.0)
+
+
+def _other(asked: Asked, text: str) -> bool:
+    """Whether ``text`` names things by code, and none of them is asked for."""
+    named = set(codes(text))
+    return bool(asked.codes) and bool(named) and not any(_within(code, text) for code in asked.codes)
+
+
+def _within(code: str, text: str) -> bool:
+    return set(words(code)) <= set(words(text))
 
 
 def _title(unit: Unit) -> bool:
@@ -166,10 +185,10 @@ def _quote(passage: Passage, best: _Scored, siblings: Sequence[_Scored]) -> Quot
 def _signals(asked: Asked, passages: Sequence[Passage], ranked: Sequence[_Scored], quote: Quote) -> dict[str, float]:
     passage = quote.passage
     said = " ".join(unit.text for unit in passage.units[quote.first : quote.last + 1])
-    around = " ".join([passage.document, passage.heading or "", *(unit.text for unit in passage.units)])
-    near = set(words(" ".join([said, passage.heading or "", passage.document])))
-    # A row or a log line speaks for itself alone; prose leaves a number to the sentence before.
-    counted = set(numbers(said if passage.units[quote.core].item else around))
+    core = passage.units[quote.core].text
+    titles = f"{passage.heading or ''} {passage.document}"
+    # Prose may name its subject a sentence before; a sentence that names another subject is about that one.
+    about = core if _other(asked, core) else said
     dense = sorted((other.dense for other in passages), reverse=True)
     # Where so little was found that there is no runner-up, the lead says nothing: take its usual value.
     lead = ranked[0].score - ranked[RUNNERS_UP].score if len(ranked) > RUNNERS_UP else 0.5
@@ -178,9 +197,9 @@ def _signals(asked: Asked, passages: Sequence[Passage], ranked: Sequence[_Scored
         "cosine": quote.cosine,
         "lead": min(lead, 1.0),
         "passage_lead": min(dense[0] - dense[1], 0.3) if len(dense) > 1 else 0.08,
-        "names_missing": float(len(asked.names - near)),
-        "codes_missing": float(sum(not set(words(code)) <= near for code in asked.codes)),
-        "numbers_missing": float(len(asked.numbers - counted)),
+        "names_missing": float(len(asked.names - set(words(f"{said} {titles}")))),
+        "codes_missing": float(sum(not _within(code, f"{about} {titles}") for code in asked.codes)),
+        "numbers_missing": float(len(asked.numbers - set(numbers(f"{said} {titles}")))),
         "words_unheard": float(_unheard(asked, passages)),
         "quantity_missing": float(asked.quantity and not set(numbers(said)) - asked.numbers),
     }

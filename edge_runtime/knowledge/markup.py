@@ -59,6 +59,12 @@ class _Text:
         self.length += len(words)
 
 
+def _hidden(node: Any) -> bool:
+    """Whether a browser would not show it: what no reader saw must not be answered."""
+    style = (node.attributes.get("style") or "").replace(" ", "").lower()
+    return "hidden" in node.attributes or "display:none" in style or "visibility:hidden" in style
+
+
 def read_html(name: str, source: str) -> ParsedDocument:
     """Raises DocumentError: the page holds no text."""
     tree = LexborHTMLParser(source)
@@ -96,7 +102,7 @@ def _walk(body: Any, out: _Text) -> None:
         if tag == "-text":
             out.write(node.text_content or "", verbatim=verbatim)
             continue
-        if tag in _DROPPED or tag.startswith(("-", "!")) or "hidden" in node.attributes:
+        if tag in _DROPPED or tag.startswith(("-", "!")) or _hidden(node):
             continue
         _enter(tag, out)
         verbatim = verbatim or tag == "pre"

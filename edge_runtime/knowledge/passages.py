@@ -13,6 +13,7 @@ from edge_runtime.knowledge.search import Found
 _ALONE = re.compile(
     r"\s*(?:[-*+•|>#]|\(?\d{1,3}[.)]\s|\[?\(?\d{4}[-/.]\d\d[-/.]\d\d|\d\d:\d\d|[A-Z][\w -]{0,40}:\s)|[^\t]+\t[^\t]+\t"
 )
+_WORD = re.compile(r"\w*[^\W\d_]\w*")
 _HEADING = re.compile(r"\s*#{1,6}\s|[-=_*~+|: ]*$")
 
 
@@ -28,6 +29,7 @@ def gather(index: Index, found: Sequence[Found]) -> list[Passage]:
             and span.end <= chunk.end
             and (chunk.document_id, span.start) not in seen
             and not _HEADING.match(text)
+            and len(_WORD.findall(text)) > 1  # "3." alone answers nothing
         ]
         units = tuple(
             Unit(

@@ -23,7 +23,7 @@ _CODE = re.compile(r"\b(?=[A-Za-z-]*\d)(?=[\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|s)")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?:st|nd|rd|th|s)?(?!\w)")
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
-_NEGATION = re.compile(r"\b(?:no|not|never|none|nor|neither|without|cannot)\b|n't\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:no|non|not|never|none|nor|neither|without|cannot)\b|n't\b", re.IGNORECASE)
 
 
 def stem(word: str) -> str:

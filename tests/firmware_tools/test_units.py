@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,19 @@ def test_every_service_gives_up_what_it_does_not_need(name: str) -> None:
         assert service[switch] == "yes"
     assert service["ProtectSystem"] == "strict"
     assert service["CapabilityBoundingSet"] == ""
+
+
+@pytest.mark.parametrize("name", ["edged.service", "edged.socket", "edge-courier.service"])
+def test_systemd_takes_every_line_of_a_unit(name: str, tmp_path: Path) -> None:
+    for unit in UNITS.glob("edge*.s*"):
+        # The programs themselves are not installed here, and neither need the users be.
+        text = re.sub(r"^(ExecStart(?:Pre)?)=.*$", r"\1=/bin/true", unit.read_text("utf-8"), flags=re.MULTILINE)
+        (tmp_path / unit.name).write_text(text, "utf-8")
+    verifier = shutil.which("systemd-analyze")
+    if verifier is None:
+        # A machine without systemd can at least tell that every line is a section, a comment or an assignment.
+        assert all(re.match(r"\[\w+\]$|#|\w+=|$", line) for line in (tmp_path / name).read_text("utf-8").splitlines())
+        return
+    done = subprocess.run([verifier, "verify", "--man=no", tmp_path / name], capture_output=True, text=True)
+    told = [line for line in done.stderr.splitlines() if "edge" in line]
+    assert (done.returncode, told) == (0, [])

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = "@@end-of-command@@"
 _READY = "for _ in $(seq 120); do edge status >/dev/null 2>&1 && break; sleep 0.5; done"
 
@@ -46,9 +46,19 @@ class Outcome:
         return ""
 
 
+def blocks(readme: str, language: str) -> list[str]:
+    """The text of every block in ``language``, in order."""
+    return [text for name, text in _BLOCK.findall(readme) if name == language]
+
+
+def program(text: str) -> Step:
+    """A step that runs ``text`` as a Python program."""
+    return Step(f"python - <<'END-OF-PROGRAM'\n{text}END-OF-PROGRAM", "")
+
+
 def steps(readme: str) -> Iterator[Step]:
     """The commands of every console block, in order; a line of output belongs to the command above it."""
-    for block in _BLOCK.findall(readme):
+    for block in blocks(readme, "console"):
         command, output = "", list[str]()
         for line in block.splitlines():
             if command.endswith("\\"):

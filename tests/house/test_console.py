@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.house.console import Step, matches, run, steps
+from tests.house.console import Step, blocks, matches, program, run, steps
 
 README = """
 ```console
@@ -24,6 +25,10 @@ echo not run
 
 ```console
 $ true
+```
+
+```python
+print("quoted: 'x' $A")
 ```
 """
 
@@ -52,6 +57,15 @@ def test_steps_share_one_shell_and_failures_are_told(tmp_path: Path) -> None:
     commands = [Step("A=1", ""), Step("echo $A", "1"), Step("false", ""), Step("echo x", "y"), Step("sleep 60 &", "")]
     outcomes = run(commands, directory=tmp_path, environment=os.environ, log=tmp_path / "log")
     assert [bool(outcome.complaint) for outcome in outcomes] == [False, False, True, True, False]
+
+
+def test_a_program_runs_word_for_word_and_its_failure_is_told(tmp_path: Path) -> None:
+    (shown,) = blocks(README, "python")
+    commands = [program(shown), program("import nothing_of_the_kind\n"), Step("echo on", "on")]
+    world = {**os.environ, "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    outcomes = run(commands, directory=tmp_path, environment=world, log=tmp_path / "log")
+    assert outcomes[0].printed == "quoted: 'x' $A\n"
+    assert [bool(outcome.complaint) for outcome in outcomes] == [False, True, False]
 
 
 def test_a_shell_that_ends_early_is_a_failure(tmp_path: Path) -> None:

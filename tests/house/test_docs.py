@@ -12,12 +12,14 @@ from pathlib import Path
 import click
 import pytest
 
+from edge_runtime import config
 from edge_runtime.cli.main import edge
+from models import catalog
 from tests.house import console
 from tests.house.tree import PACKAGES, REPO, modules, readmes
 
-# On a box, not in the repository.
-_BOX_FILES = {"edge.toml"}
+# Not in the repository: on a box, or data that others publish.
+_ELSEWHERE = {"edge.toml", "squad2_normans.json", "clinc150_small.json"}
 _FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)*(?:/|\.(?:py|toml|md|txt|html|pdf|json|service|mk))|Makefile|LICENSE|\.ci/run")
 # How one gets here, and what is running now.
 _NOT_RUN = ("git clone", "cd ", "make test", "sudo ", "apt")
@@ -37,7 +39,7 @@ def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Comman
 def _named(text: str) -> set[str]:
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     quoted = [word for word in re.findall(r"`([^`\n]+)`", text) if _FILE.fullmatch(word)]
-    return {*links, *quoted} - _BOX_FILES
+    return {*links, *quoted} - _ELSEWHERE
 
 
 def test_every_module_opens_with_a_docstring() -> None:
@@ -82,9 +84,12 @@ def test_every_command_has_help_with_an_example(path: str, command: click.Comman
 
 
 def test_the_readme_prints_what_it_says(edge_home: Path, tmp_path: Path) -> None:
-    commands = [
-        step for step in console.steps((REPO / "README.md").read_text()) if not step.command.startswith(_NOT_RUN)
-    ]
+    readme = (REPO / "README.md").read_text("utf-8")
+    commands = [step for step in console.steps(readme) if not step.command.startswith(_NOT_RUN)]
+    # They come last: the daemon that a console block started still runs.
+    programs = [console.program(text) for text in console.blocks(readme, "python")]
+    assert programs
+    commands += programs
     environment = {
         **os.environ,
         "EDGE_HOME": str(edge_home),
@@ -97,3 +102,15 @@ def test_the_readme_prints_what_it_says(edge_home: Path, tmp_path: Path) -> None
     complaints = [outcome.complaint for outcome in outcomes if outcome.complaint]
     assert not complaints, "\n\n".join(complaints)
     assert len(outcomes) == len(commands)
+    assert all(outcome.printed.strip() for outcome in outcomes[-len(programs) :]), (
+        "a program of the README says nothing"
+    )
+
+
+def test_the_settings_that_the_readme_shows_are_taken(tmp_path: Path) -> None:
+    settings = console.blocks((REPO / "README.md").read_text("utf-8"), "toml")
+    assert settings
+    for text in settings:
+        (tmp_path / "edge.toml").write_text(text, "utf-8")
+        wanted = config.load(tmp_path / "edge.toml").models
+        assert (catalog.find(wanted.writer).kind, catalog.find(wanted.embedder).kind) == ("writer", "embedder")

@@ -48,6 +48,11 @@ def from_packages(*parts: tuple[str, str, str]) -> str:
 
 def own(root: Path, name: str, text: str) -> Entry:
     """Put the entry into the store's own catalogue."""
+    place(root, name, text)
+    return catalog.parse(text)
+
+
+def place(root: Path, name: str, text: str) -> None:
+    """The same for a text that need not be an entry."""
     (root / "catalog").mkdir(parents=True, exist_ok=True)
     (root / "catalog" / f"{name}.toml").write_text(text, "utf-8")
-    return catalog.parse(text)

@@ -43,6 +43,8 @@ def test_no_digest_stands_without_where_it_comes_from() -> None:
     for entry in catalog.load().values():
         for file in entry.files:
             assert (file.sha256 is None) == (file.digest_source is None), entry.name
+            # The shipped ones were all computed from the bytes; hearsay is no record.
+            assert file.digest_source is None or file.digest_source.startswith("computed from "), entry.name
         for loss in entry.losses:
             assert loss.source_sha256 == entry.file("weights").sha256, entry.name
 
@@ -88,6 +90,40 @@ def test_a_wrong_entry_is_refused_with_what_is_wrong(old: str, new: str, why: st
     assert old in _GOOD
     with pytest.raises(CatalogError, match=why):
         catalog.parse(_GOOD.replace(old, new, 1))
+
+
+_EMBEDDER = entry_text(
+    "tiny", [("weights", None, from_hub("a/b", "c.onnx")), ("tokenizer", None, from_hub("a/b", "t.json"))], "embedder"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "why"),
+    [
+        (_GOOD, "[chat]\n", '[chat]\ntemplate = " "\n', r"chat\.template is empty"),
+        (_GOOD, "[chat]\nstop = [", '[chat]\nstop = ["", ', r"chat\.stop holds an empty string"),
+        (_EMBEDDER, "[prompt]\n", '[prompt]\npooling = "score"\n', r"prompt\.pooling is score"),
+        (_EMBEDDER, "[prompt]\n", "[prompt]\nwindow = 0\n", r"prompt\.window is 0"),
+        (_EMBEDDER, "[prompt]\n", "[prompt]\nwindow = 513\n", r"prompt\.window is 513.*context of 512"),
+    ],
+)
+def test_a_prompt_rule_that_cannot_be_is_refused_by_its_name(text: str, old: str, new: str, why: str) -> None:
+    catalog.parse(text)
+    assert old in text
+    with pytest.raises(CatalogError, match=why):
+        catalog.parse(text.replace(old, new, 1))
+
+
+def test_an_entry_is_found_while_another_one_is_wrong(tmp_path: Path) -> None:
+    own(tmp_path, "tiny", _GOOD)
+    (tmp_path / "catalog" / "broken.toml").write_text("name = ", "utf-8")
+
+    assert catalog.find("tiny", tmp_path / "catalog").parameters == 1000
+    assert catalog.find("smollm2-135m-instruct", tmp_path / "catalog").kind == "writer"
+    with pytest.raises(CatalogError, match=r"broken\.toml"):
+        catalog.find("broken", tmp_path / "catalog")
+    with pytest.raises(CatalogError, match=r"broken\.toml"):
+        catalog.load(tmp_path / "catalog")
 
 
 @given(st.text(max_size=300) | st.builds(lambda cut: _GOOD[:cut], st.integers(0, len(_GOOD))))

@@ -13,6 +13,7 @@ from edge_runtime import protocol
 from edge_runtime.cli import checks
 from edge_runtime.cli.checks import BuildRecord, Check, Memory
 from edge_runtime.cli.doctor import memory_of, processor_features
+from edge_runtime.cli.output import size
 from edge_runtime.errors import UnreachableError
 from tests.edge_runtime import samples
 from tests.edge_runtime.cli.conftest import Shell
@@ -120,6 +121,21 @@ def test_a_damaged_index_fails_and_is_left_as_it_is(tmp_path: Path) -> None:
         path.write_bytes(damage)
         assert verdict(checks.check_index(path)) == "fail"
         assert path.read_bytes() == damage
+
+
+def test_an_index_weighs_what_its_log_holds_too(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("CREATE TABLE t (x)")
+        connection.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 500)
+        connection.commit()
+        log = path.with_name("index.db-wal").stat().st_size
+        assert log > 2**17
+        assert checks.check_index(path).detail.startswith(f"{size(path.stat().st_size + log)}, ")
+    finally:
+        connection.close()
 
 
 def test_a_clock_before_the_installation_fails() -> None:

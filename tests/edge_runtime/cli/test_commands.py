@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 from edge_runtime import protocol
 from edge_runtime.cli.main import COMMANDS, edge
 from tests.edge_runtime import samples
-from tests.edge_runtime.cli.conftest import Shell
+from tests.edge_runtime.cli.conftest import PATIENCE, Shell
 from tests.edge_runtime.scripted import Script, error_reply, json_reply, stream_reply
 
 EVERY = [name for section in COMMANDS.values() for name in section]
@@ -120,6 +122,44 @@ def test_a_refusal_of_the_daemon_gives_exit_code_4_and_its_fix(shell: Shell) -> 
     assert (done.code, done.err) == (4, "error: uid 7 may not look\n  join the group edge\n")
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["ask", "x"], ["ask", "x", "--json"], ["search", "x"]])
+def test_a_deadline_that_passed_in_the_daemon_gives_exit_code_5(shell: Shell, arguments: list[str]) -> None:
+    late = error_reply(504, "deadline_exceeded", "it took over 2 s; ask for less")
+    replies = {"GET /edge/v1/status": late, "POST /edge/v1/ask": late, "POST /edge/v1/search": late}
+    with shell.daemon(replies):
+        done = shell.edge(*arguments)
+    assert (done.code, done.out, done.err) == (5, "", "error: it took over 2 s\n  ask for less\n")
+
+
+def test_a_deadline_in_the_middle_of_an_answer_gives_exit_code_5(shell: Shell) -> None:
+    failed = protocol.ErrorReply(
+        error=protocol.ErrorBody(message="late; ask again", type="x", code="deadline_exceeded")
+    )
+    events = [("sources", samples.SOURCES), ("sentence", samples.SENTENCES[0]), ("error", failed)]
+    with shell.daemon({"POST /edge/v1/ask": stream_reply(events)}):
+        done = shell.edge("ask", "x")
+    assert (done.code, done.out) == (5, "E17 means low suction pressure. [1]\n")
+
+
+@pytest.mark.parametrize("arguments", [["events"], ["ask", "x"], ["ask", "x", "--json"]])
+def test_ctrl_c_exits_with_130_and_the_daemon_hears_of_it(shell: Shell, arguments: list[str]) -> None:
+    # A test runner in the background may have handed down an ignored SIGINT: env gives it back.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "edge_runtime.cli", *arguments]
+    held = stream_reply([], hold=True)
+    with shell.daemon({"GET /edge/v1/events": held, "POST /edge/v1/ask": held}) as daemon:
+        following = subprocess.Popen(
+            command, env=shell.world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with following:
+            end = time.monotonic() + PATIENCE
+            while not daemon.asked and time.monotonic() < end:
+                time.sleep(0.01)
+            following.send_signal(signal.SIGINT)
+            out, err = following.communicate(timeout=PATIENCE)
+        assert daemon.left.wait(PATIENCE)
+    assert (following.returncode, out, err.strip()) == (130, "", "interrupted")
+
+
 def test_cancel_names_the_request_to_the_daemon(shell: Shell) -> None:
     with shell.daemon() as daemon:
         assert shell.edge("cancel", "req-1").code == 0
@@ -159,6 +199,23 @@ def test_a_question_that_the_documents_do_not_answer_is_said_so(shell: Shell) ->
     with shell.daemon({"POST /edge/v1/ask": script}):
         done = shell.edge("ask", "What is the price?")
     assert (done.code, done.out) == (0, "The documents do not say.\n")
+
+
+@pytest.mark.parametrize("arguments", [["ask", "x"], ["ask", "x", "--json"], ["search", "x"]])
+def test_an_unknown_collection_is_answered_with_those_that_there_are(shell: Shell, arguments: list[str]) -> None:
+    unknown = error_reply(404, "not_found", "there is no collection pumps; make it first")
+    documents = [
+        msgspec.structs.replace(samples.DOCUMENT, collection=name) for name in ("winches", "manuals", "winches")
+    ]
+    replies = {
+        "POST /edge/v1/ask": unknown,
+        "POST /edge/v1/search": unknown,
+        "GET /edge/v1/documents": json_reply(protocol.DocumentList(documents=documents)),
+    }
+    with shell.daemon(replies):
+        done = shell.edge(*arguments, "--collection", "pumps")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: there is no collection pumps\n  collections that hold documents: manuals, winches\n"
 
 
 def test_steps_stand_on_lines_of_their_own_and_their_quotes_are_not_repeated(shell: Shell) -> None:

@@ -5,16 +5,31 @@
 
 from __future__ import annotations
 
-import json
-import os
+import io
+import re
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+import msgspec
 import pytest
 
+from edge_runtime import protocol
+from edge_runtime.cli.main import edge
+from models.machine import fingerprint
+from models.store import Store
+from tests.conftest import SMALL_WRITER
+from tests.edge_runtime import samples
 from tests.edge_runtime.cli.conftest import Shell
+from tests.edge_runtime.cli.golden import compare
+from tests.edge_runtime.scripted import json_reply
+from tests.models.entries import entry_text, from_path, own
 
-GOLDEN = Path(__file__).parent / "golden"
+README = Path(protocol.__file__).parent / "cli" / "README.md"
+# Why they have none: edge_runtime/cli/README.md.
+WITHOUT = {"chat", "completion", "demo", "events"}
 COMMANDS = {
     "status": ["status"],
     "ask": ["ask", "What does E17 mean?"],
@@ -22,13 +37,35 @@ COMMANDS = {
     "docs": ["docs"],
     "rm": ["rm", "--yes", "pump.md"],
     "requests": ["requests"],
+    "cancel": ["cancel", "req-1"],
     "backup": ["backup"],
     "doctor": ["doctor"],
     "paths": ["paths"],
     "model_list": ["model", "list"],
-    "model_show": ["model", "show", "smollm2-135m-instruct"],
+    "model_show": ["model", "show", SMALL_WRITER],
     "model_verify": ["model", "verify"],
 }
+# `model tune` has its golden file in tests/edge_runtime/engine/test_tuning.py, where one is measured.
+APART = {"add", "restore", "uninstall", "model pull", "model remove", "model tune"}
+
+
+def commands(group: click.Group = edge, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+def test_every_command_has_json_and_a_golden_file_or_is_a_documented_exception() -> None:
+    switched = {name for name, command in commands() if any("--json" in one.opts for one in command.params)}
+    assert {name for name, _ in commands()} - switched == WITHOUT
+    assert switched == APART | {name.replace("_", " ") for name in COMMANDS}
+    (told,) = [line for line in README.read_text("utf-8").split("\n- ") if line.startswith("stdout is data")]
+    assert all(f"`{name}`" in told for name in WITHOUT)
 
 
 def masked(name: str, value: Any, home: Path) -> Any:
@@ -41,13 +78,6 @@ def masked(name: str, value: Any, home: Path) -> Any:
     return value
 
 
-def compare(name: str, value: Any) -> None:
-    file = GOLDEN / f"{name}.json"
-    if os.environ.get("EDGE_GOLDEN") == "write":
-        file.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-    assert value == json.loads(file.read_text("utf-8"))
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_json_of_a_command_is_what_was_agreed(name: str, shell: Shell) -> None:
     with shell.daemon():
@@ -55,6 +85,60 @@ def test_json_of_a_command_is_what_was_agreed(name: str, shell: Shell) -> None:
     assert done.err == "" or name == "rm"
     assert done.code == (1 if name == "doctor" else 0)  # in a home without models, doctor finds that
     compare(name, masked(name, done.json, shell.home))
+
+
+def test_json_of_pulling_and_removing_a_model_tells_its_bytes(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"weights")
+    known = from_path(tmp_path / "weights")
+    own(shell.home / "models", "tiny", entry_text("tiny", [("weights", b"weights", known)]))
+    own(shell.home / "models", "unrecorded", entry_text("unrecorded", [("weights", None, known)]))
+    pulled = shell.edge("model", "pull", "tiny", "unrecorded", "--json")
+    assert pulled.code == 0, pulled.err
+    compare("model_pull", {**pulled.json, "store": pulled.json["store"].replace(str(shell.home), "HOME")})
+    removed = shell.edge("model", "remove", "tiny", "unrecorded", "--yes", "--json")
+    assert removed.code == 0, removed.err
+    compare("model_remove", removed.json)
+
+
+def test_json_of_a_tuning_that_this_machine_needs_no_more_names_the_form(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"weights")
+    own(shell.home / "models", "tiny", entry_text("tiny", [("weights", b"weights", from_path(tmp_path / "weights"))]))
+    assert shell.edge("model", "pull", "tiny").code == 0
+    (tmp_path / "variant").write_bytes(b"variant")
+    store = Store(shell.home / "models", 2**30)
+    store.add_variant("tiny", tmp_path / "variant", "Q8_0", figures={"limit": 0.02}, machine=fingerprint())
+    done = shell.edge("model", "tune", "tiny", "--if-needed", "--json")
+    assert done.code == 0, done.err
+    compare("model_tune_already", done.json)
+
+
+def test_json_of_a_restoring_tells_where_what_was_there_is_kept(shell: Shell, tmp_path: Path) -> None:
+    archive = tmp_path / "box.tar"
+    manifest = {"format": 1, "program": "0.1.0", "created": 0.0, "files": []}
+    with tarfile.open(archive, "w") as tar:
+        text = msgspec.json.encode(manifest)
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    done = shell.edge("restore", archive, "--json")
+    assert (done.code, done.err) == (0, "")
+    told = {key: path.replace(str(shell.home), "HOME") for key, path in done.json.items()}
+    compare("restore", {"restored": Path(told["restored"]).name, "kept": re.sub(r"\d[\d-]+", "WHEN", told["kept"])})
+    archive.write_bytes(b"no backup")
+    failed = shell.edge("restore", archive, "--json", "--yes")
+    assert (failed.code, failed.out, failed.err.startswith(f"error: {archive} ")) == (1, "", True)
+
+
+def test_json_of_an_uninstalling_tells_what_was_removed_and_what_stays(shell: Shell) -> None:
+    (shell.home / "index.db").write_bytes(b"index")
+    (shell.home / "notes of mine.txt").write_text("keep", "utf-8")
+    unasked = shell.edge("uninstall", "--json")
+    assert (unasked.code, unasked.out, (shell.home / "index.db").exists()) == (2, "", True)
+    done = shell.edge("uninstall", "--yes", "--json")
+    assert done.code == 0
+    compare("uninstall", msgspec.json.decode(done.out.replace(str(shell.home), "HOME")))
+    nothing = shell.edge("uninstall", "--yes", "--json")
+    assert (nothing.code, nothing.json["removed"]) == (0, [])
 
 
 def test_json_of_add_tells_what_became_of_each_file(shell: Shell, tmp_path: Path) -> None:
@@ -66,12 +150,6 @@ def test_json_of_add_tells_what_became_of_each_file(shell: Shell, tmp_path: Path
 
 
 def test_json_holds_no_control_character_that_a_document_smuggled_in(shell: Shell) -> None:
-    import msgspec
-
-    from edge_runtime import protocol
-    from tests.edge_runtime import samples
-    from tests.edge_runtime.scripted import json_reply
-
     name = "evil\x1b[2J\x9b31m\u202etxt.md"
     documents = protocol.DocumentList(documents=[msgspec.structs.replace(samples.DOCUMENT, name=name)])
     with shell.daemon({"GET /edge/v1/documents": json_reply(documents)}):

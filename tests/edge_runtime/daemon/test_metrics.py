@@ -45,3 +45,15 @@ def test_an_unused_registry_still_names_what_it_counts() -> None:
     text = Metrics().render()
     assert "# TYPE edge_requests_total counter" in text
     assert text.endswith("\n")
+
+
+def test_large_and_small_values_keep_every_digit() -> None:
+    counter = Counter("tokens_total", "Tokens.")
+    counter.add(1_234_567)
+    assert counter.lines()[-1] == "tokens_total 1234567"
+    counter.add(0.125)
+    assert counter.lines()[-1] == "tokens_total 1234567.125"
+    assert Gauge("at", "At.", lambda: {(): 1_795_448_453.123}).lines()[-1] == "at 1795448453.123"
+    histogram = Histogram("seconds", "Seconds.")
+    histogram.observe(1_234_567.5)
+    assert histogram.lines()[-2:] == ["seconds_sum 1234567.5", "seconds_count 1"]

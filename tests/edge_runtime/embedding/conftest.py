@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,9 @@ class Peer:
             self._waiting.extend(map(decode_up, self._frames.feed(data)))
         return self._waiting.pop(0)
 
-    def load(self, files: tuple[Path, Path]) -> Up:
-        self.send(Load(path=str(files[0]), tokenizer=str(files[1]), name="minilm", threads=1))
+    def load(self, files: tuple[Path, Path], **rules: Any) -> Up:
+        """``rules``: the fields of ``Load`` that say how the model reads."""
+        self.send(Load(path=str(files[0]), tokenizer=str(files[1]), name="minilm", threads=1, **rules))
         return self.receive()
 
 

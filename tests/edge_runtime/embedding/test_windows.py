@@ -34,9 +34,9 @@ def test_windows_cover_every_token_and_overlap(count: int, size: int, overlap: i
 
 
 def test_a_text_that_fits_is_one_window() -> None:
-    assert len(cut(tokens(254), 800)) == 1
-    assert len(cut(tokens(255), 800)) == 2
-    assert len(cut(tokens(600), 1800)) == 3
+    assert len(cut(tokens(254), 800, size=254)) == 1
+    assert len(cut(tokens(255), 800, size=254)) == 2
+    assert len(cut(tokens(600), 1800, size=254)) == 3
 
 
 def test_an_overlap_as_large_as_the_window_is_refused() -> None:

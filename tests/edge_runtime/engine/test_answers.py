@@ -83,6 +83,16 @@ def test_the_end_token_ends_the_text_unless_it_is_ignored(child: Child) -> None:
     assert text(more).startswith(text(over))
 
 
+def test_a_stop_string_that_spells_a_control_token_ends_the_text_at_that_token(child: Child, writer: Llama) -> None:
+    name = "<repo_name>"
+    (token,) = writer.vocabulary.tokens(name, bos=False)
+    assert not writer.vocabulary.ends(token)
+    forced = {"logit_bias": {token: 100.0}, "max_tokens": 5}
+    assert child.ask(**forced)[1].reason == "length"  # type: ignore[arg-type]
+    tokens, done = child.ask(stop=["never said", name], **forced)  # type: ignore[arg-type]
+    assert (text(tokens), done.reason, done.completion_tokens) == ("", "stop", 1)
+
+
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(child: Child) -> None:
     def say(seed: int) -> str:
         return text(child.ask(temperature=1.3, top_k=0, top_p=1.0, seed=seed, cache_prompt=False)[0])

@@ -6,10 +6,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_runtime.engine.llama import Llama, Shape
-from edge_runtime.engine.templates import neutralise, render
-from edge_runtime.errors import RequestError
+from edge_runtime.engine.templates import check, fold_system, neutralise, render
+from edge_runtime.errors import ModelFileError, RequestError
 from edge_runtime.openai_protocol import Message, TextPart
 
 
@@ -95,6 +97,55 @@ def test_a_template_that_refuses_gives_its_reason() -> None:
 def test_a_template_that_cannot_be_run_is_an_error_with_a_sentence(template: str) -> None:
     with pytest.raises(RequestError, match="chat template"):
         render(template, _chat(("user", "x")), bos="", eos="")
+
+
+def test_thinking_reaches_the_template_and_only_where_the_entry_says_something() -> None:
+    template = "{{ enable_thinking is defined }} {{ enable_thinking }}"
+    assert render(template, _chat(("user", "x")), bos="", eos="", thinking=False) == "True False"
+    assert render(template, _chat(("user", "x")), bos="", eos="", thinking=True) == "True True"
+    assert render(template, _chat(("user", "x")), bos="", eos="") == "False "
+
+
+def test_a_template_without_a_system_role_gets_its_text_before_the_first_user_message() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m.role }}: {{ m.content }};{% endfor %}"
+    )
+    turns = _chat(("system", "Be brief."), ("developer", "In English."), ("user", "Hi"), ("assistant", "Yes?"))
+    asked = [*turns, *_chat(("user", "Why?"))]
+    with pytest.raises(RequestError, match="no system"):
+        render(template, asked, bos="", eos="")
+    prompt = render(template, asked, bos="", eos="", system=False)
+    assert prompt == "user: Be brief.\n\nIn English.\n\nHi;assistant: Yes?;user: Why?;"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["system", "developer", "user", "assistant"]), st.text(max_size=9)), max_size=6)
+)
+def test_folding_leaves_no_system_message_and_loses_no_text(turns: list[tuple[str, str]]) -> None:
+    messages = _chat(*turns)
+    folded = fold_system(messages)
+    system = [message.text for message in messages if message.role in {"system", "developer"}]
+    others = [message for message in messages if message.role in {"user", "assistant"}]
+    assert not {message.role for message in folded} & {"system", "developer"}
+    if not system:
+        assert folded == others
+        return
+    user = next(message for message in folded if message.role == "user")
+    assert user.text.startswith("\n\n".join(system))
+    assert len(folded) == len(others) + all(message.role != "user" for message in others)
+    assert all(kept.text.endswith(message.text) for kept, message in zip(folded[::-1], others[::-1], strict=False))
+
+
+def test_special_tokens_in_folded_system_text_stay_text() -> None:
+    prompt = render(None, _chat(("system", "<|im_end|>"), ("user", "Hi")), bos="", eos="", system=False)
+    assert prompt.count("<|im_end|>") == 1
+
+
+def test_a_text_that_is_not_jinja_is_refused_with_its_line() -> None:
+    check("{% for m in messages %}{{ m.content }}{% endfor %}")
+    with pytest.raises(ModelFileError, match="line 2 is not Jinja"):
+        check("{{ messages }}\n{% for %}")
 
 
 def test_dates_and_json_are_there_as_hugging_face_has_them() -> None:

@@ -11,7 +11,7 @@ import pytest
 from edge_runtime.embedding.onnx import Encoder
 from edge_runtime.embedding.windows import pool as pooled
 from edge_runtime.knowledge.documents import Chunk, Span
-from edge_runtime.knowledge.embedder import Vectors, token_offsets
+from edge_runtime.knowledge.embedder import TextKind, Vectors, token_offsets
 from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.records import Matrix, PreparedDocument
 
@@ -24,11 +24,11 @@ class LocalEmbedder:
         self._offsets = token_offsets(tokenizer)
         self.texts = 0
 
-    async def embed(self, texts: list[str], *, pool: bool = True) -> Vectors:
+    async def embed(self, texts: list[str], *, pool: bool = True, kind: TextKind = "passage") -> Vectors:
         self.texts += len(texts)
         rows, spans = [], []
         for text in texts:
-            pieces = self._encoder.read(text)
+            pieces = self._encoder.read(text, kind)
             found = self._encoder.encode([piece.ids for piece in pieces])
             rows.append(pooled(found)[None] if pool else found)
             whole = [(0, len(text))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_runtime.knowledge.answer import extract, phrase_prompt, readable, support
+from edge_runtime.knowledge.answer import extract, phrase_prompt, readable, supports
 from edge_runtime.knowledge.evidence import Evidence, Passage, Quote, Unit
 from edge_runtime.knowledge.words import understand
 
@@ -30,12 +30,12 @@ ASKED = understand("What torque do the gland bolts of pump P12 need?")
     "sentence",
     [
         "The gland bolts of pump P12 are tightened to 25 Nm.",
-        "The gland bolts need 25 Nm.",
-        "Do not tighten them above 30 Nm.",
+        "Gland bolts of pump P12: tightened to 25 Nm.",
+        "The bolts of pump P12 are tightened to 25 Nm.",
     ],
 )
 def test_a_sentence_in_the_quotes_words_is_supported(sentence: str) -> None:
-    assert support(ASKED, sentence, [GLAND]) == (0,)
+    assert supports(ASKED, GLAND, sentence)
 
 
 @pytest.mark.parametrize(
@@ -46,26 +46,89 @@ def test_a_sentence_in_the_quotes_words_is_supported(sentence: str) -> None:
         ("another pump", "The gland bolts of pump P13 are tightened to 25 Nm."),
         ("negation lost", "Tighten them above 30 Nm."),
         ("negation added", "The gland bolts of pump P12 are not tightened to 25 Nm."),
-        ("invented reason", "The gland bolts need 25 Nm because of corrosion."),
-        ("only the question again", "The gland bolts of pump P12 need torque."),
+        ("invented reason", "The gland bolts are tightened to 25 Nm because of corrosion."),
+        ("a word of the question", "The torque of the gland bolts is 25 Nm."),
+        ("two sentences made one", "The gland bolts of pump P12 are tightened to 30 Nm."),
+        ("a sentence beside the point", "Do not tighten them above 30 Nm."),
+        ("only the question again", "The gland bolts of pump P12."),
         ("a refusal", "The quotes do not say what torque the gland bolts need."),
         ("nothing at all", "..."),
     ],
 )
 def test_a_sentence_that_says_something_else_is_dropped(attack: str, sentence: str) -> None:
-    assert support(ASKED, sentence, [GLAND]) == (), attack
+    assert not supports(ASKED, GLAND, sentence), attack
+
+
+@pytest.mark.parametrize(
+    ("question", "source", "lie"),
+    [
+        (
+            "What torque do the gland bolts of pump P12 need?",
+            "The casing bolts of pump P12 are tightened to 210 Nm.",
+            "The torque of the gland bolts of pump P12 is 210 Nm.",
+        ),
+        (
+            "Who is the manufacturer of pump P12?",
+            "The packing ring for pump P12 has the part number AR-1012.",
+            "The manufacturer of pump P12 is AR-1012.",
+        ),
+        (
+            "How often is the oil of pump P12 changed?",
+            "The duty pump changes every 168 hours, so that P11 and P12 wear evenly.",
+            "The oil of pump P12 is changed every 168 hours.",
+        ),
+        (
+            "Which grade is the oil of rotor R9?",
+            "The rotor R10 takes oil of grade 10.",
+            "The oil of rotor R9 is grade 10.",
+        ),
+        (
+            "What is the suction pressure of P12?",
+            "Alarm E17: the suction pressure of P12 was below 0.4 bar.",
+            "The suction pressure of P12 was 0.4 bar.",
+        ),
+    ],
+)
+def test_the_subject_of_the_question_is_not_joined_to_anothers_value(question: str, source: str, lie: str) -> None:
+    assert not supports(understand(question), quote(source), lie)
+
+
+@pytest.mark.parametrize(
+    ("source", "lie"),
+    [
+        ("The drive-end bearing takes 30 g and the other bearing 20 g.", "The drive-end bearing takes 20 g."),
+        ("The red lamp means stop and the green lamp means go.", "The red lamp means go."),
+        ("Lamp L1 is red, lamp L6 is white.", "Lamp L1 is white."),
+        ("The non-drive-end bearing is greased with 20 g.", "The drive-end bearing is greased with 20 g."),
+    ],
+)
+def test_the_values_within_one_sentence_are_not_swapped(source: str, lie: str) -> None:
+    assert not supports(understand("What does it take, mean or show?"), quote(source), lie)
+
+
+def test_the_values_of_two_neighbours_are_not_swapped() -> None:
+    lamps = quote("The light of lamp L1 is red.", "The light of lamp L6 is white.")
+    asked = understand("What colour is the light of lamp L1?")
+    assert supports(asked, lamps, "The light of lamp L1 is red.")
+    assert not supports(asked, lamps, "The light of lamp L1 is white.")
 
 
 def test_a_swapped_direction_is_dropped() -> None:
     fealty = quote("Rollo swore fealty to King Charles III at Epte.")
     asked = understand("Who swore fealty?")
-    assert support(asked, "Rollo swore fealty to King Charles III at Epte.", [fealty]) == (0,)
-    assert support(asked, "At Epte King Charles III swore fealty to Rollo.", [fealty]) == ()
+    assert supports(asked, fealty, "Rollo swore fealty to King Charles III at Epte.")
+    assert not supports(asked, fealty, "At Epte King Charles III swore fealty to Rollo.")
 
 
-def test_the_quote_that_supports_is_the_one_cited() -> None:
-    other = quote("Bearing grease is lithium soap.")
-    assert support(ASKED, "The gland bolts need 25 Nm.", [other, GLAND]) == (1,)
+def test_a_heading_lends_its_subject() -> None:
+    titled = quote("It means low suction pressure.", heading="Alarm E17")
+    assert supports(understand("What does alarm E17 mean?"), titled, "Alarm E17 means low suction pressure.")
+
+
+def test_a_sentence_that_announces_code_brings_the_code() -> None:
+    run = quote("Run the tool so:", "flash --port 1 image.bin", "It takes a minute.")
+    draft = extract(understand("Which command flashes the tool?"), Evidence((run,), 0.9, {}))
+    assert [cited.text for cited in draft.sentences][:2] == ["Run the tool so:", "flash --port 1 image.bin"]
 
 
 def test_a_procedure_is_answered_by_its_steps_each_cited() -> None:
@@ -95,8 +158,8 @@ def test_a_table_row_reads_as_a_sentence() -> None:
 
 
 def test_the_writer_sees_quotes_and_question_only() -> None:
-    (_, rules), (role, asked) = phrase_prompt("What torque?", [GLAND])
+    (_, rules), (role, asked) = phrase_prompt("What torque?", GLAND)
     assert role == "user"
-    assert "quotes alone" in rules
+    assert "quote alone" in rules
     assert asked.endswith("Question: What torque?")
-    assert "[1] The gland bolts" in asked
+    assert "The gland bolts" in asked

@@ -20,6 +20,7 @@ from edge_runtime.protocol import Answer, AskMode, Sentence, Sources
 from tests.edge_runtime.knowledge.conftest import LocalEmbedder
 
 SAMPLES = Path(__file__).parents[3] / "edge_runtime" / "samples" / "documents"
+SAID = "The gland bolts of pump P12 are tightened to 25 Nm."
 GLAND = "What torque do the gland bolts of pump P12 need?"
 
 
@@ -28,14 +29,16 @@ class Dictated:
 
     name = "dictated"
 
-    def __init__(self, said: str, *, reason: str = "stop", dies: bool = False) -> None:
+    def __init__(self, said: str, *, reason: str = "stop", dies: bool = False, waits: float = 0.0) -> None:
         self._said = said
         self._reason = reason
         self._dies = dies
+        self._waits = waits
         self.prompts: list[Sequence[tuple[str, str]]] = []
 
     async def chat(self, messages: Sequence[tuple[str, str]], params: Params) -> AsyncGenerator[Token | Done, None]:
         self.prompts.append(messages)
+        await asyncio.sleep(self._waits)
         for at, word in enumerate(self._said.split(" ")):
             yield Token(id="t", text=word if at == 0 else f" {word}", tokens=at + 1)
         if self._dies:
@@ -74,9 +77,10 @@ def ask(
     mode: AskMode = "auto",
     reader: Reader | None = None,
     collection: str = "default",
+    phrase_seconds: float = 60.0,
 ) -> list[Step]:
     async def steps() -> list[Step]:
-        asker = Asker(index, embedder, writer, confidence=0.5)
+        asker = Asker(index, embedder, writer, confidence=0.5, phrase_seconds=phrase_seconds)
         question = Question(
             id="q", text=text, collection=collection, mode=mode, sensitivity="internal", reader=reader
         )  # fmt: skip
@@ -129,11 +133,11 @@ def test_an_empty_index_declines(index: Index, local_embedder: LocalEmbedder) ->
 
 
 def test_a_supported_phrase_is_shown_with_its_quote(manual: Index, local_embedder: LocalEmbedder) -> None:
-    writer = Dictated("The gland bolts of pump P12 need 25 Nm.")
+    writer = Dictated(SAID)
     steps = ask(manual, local_embedder, GLAND, writer=writer)
     assert whole(steps).route == "knowledge/phrased"
     assert whole(steps).model == "dictated"
-    assert [step.text for step in steps if isinstance(step, Sentence)] == ["The gland bolts of pump P12 need 25 Nm."]
+    assert [step.text for step in steps if isinstance(step, Sentence)] == [SAID]
 
 
 def test_a_lie_is_replaced_by_the_quote(manual: Index, local_embedder: LocalEmbedder) -> None:
@@ -144,8 +148,8 @@ def test_a_lie_is_replaced_by_the_quote(manual: Index, local_embedder: LocalEmbe
 
 
 def test_a_true_sentence_survives_the_lie_beside_it(manual: Index, local_embedder: LocalEmbedder) -> None:
-    writer = Dictated("The gland bolts of pump P12 need 25 Nm. They were made in 1066.")
-    assert whole(ask(manual, local_embedder, GLAND, writer=writer)).answer == "The gland bolts of pump P12 need 25 Nm."
+    writer = Dictated(f"{SAID} They were made in 1066.")
+    assert whole(ask(manual, local_embedder, GLAND, writer=writer)).answer == SAID
 
 
 def test_a_sentence_cut_off_by_the_token_limit_is_not_shown(manual: Index, local_embedder: LocalEmbedder) -> None:
@@ -155,6 +159,14 @@ def test_a_sentence_cut_off_by_the_token_limit_is_not_shown(manual: Index, local
 
 def test_a_writer_that_dies_costs_the_phrasing_not_the_answer(manual: Index, local_embedder: LocalEmbedder) -> None:
     answer = whole(ask(manual, local_embedder, GLAND, writer=Dictated("Well", dies=True)))
+    assert "25 Nm" in answer.answer
+
+
+def test_a_writer_that_is_too_slow_costs_the_phrasing_not_the_answer(
+    manual: Index, local_embedder: LocalEmbedder
+) -> None:
+    answer = whole(ask(manual, local_embedder, GLAND, writer=Dictated(SAID, waits=60.0), phrase_seconds=0.05))
+    assert answer.route == "knowledge/quotes"
     assert "25 Nm" in answer.answer
 
 

@@ -72,6 +72,16 @@ def test_a_code_that_the_passage_lacks_costs_the_answer() -> None:
     assert right > 0.5 > wrong
 
 
+def test_a_neighbour_that_names_another_thing_is_not_quoted_for_it() -> None:
+    lamps = ["The light of lamp L1 is red.", "The light of lamp L6 is white.", "The light of lamp L9 is blue."]
+    found = passage(lamps, [NEAR] * 3)
+    asked = understand("What colour is the light of lamp L6?")
+    evidence = weigh(asked, QUESTION, [found])
+    assert found.units[evidence.quotes[0].core].text == lamps[1]
+    absent = weigh(understand("What colour is the light of lamp L7?"), QUESTION, [found])
+    assert absent.confidence < 0.5 < evidence.confidence
+
+
 def test_a_year_that_the_passage_lacks_lowers_the_confidence() -> None:
     found = passage(["The duchy was founded in 911 by treaty."], [NEAR])
     right = weigh(understand("Was the duchy founded in 911?"), QUESTION, [found]).confidence

@@ -174,7 +174,8 @@ def test_html_keeps_words_headings_lists_and_tables_and_drops_the_rest() -> None
         "<!doctype html><html><head><title>Station &amp; pumps</title><style>p{}</style></head><body><nav>Home</nav>"
         "<h1>Pump <b>X</b></h1><p>Para one\n  goes <i>on</i>.<br>New line.</p><ul><li><p>a</p></li><li>b</li></ul>"
         "<h2>Torque</h2><table><tr><th>Bolt</th><th>Nm</th></tr><tr><td>M8</td><td>25</td></tr></table>"
-        "<pre>a\n  b</pre><p hidden>no</p><script>alert('x')</script><!-- no --></body></html>"
+        "<pre>a\n  b</pre><p hidden>no</p>"
+        "<p style='display: none'>no</p><script>alert('x')</script><!-- no --></body></html>"
     )
     document = quick("page.htm", page.encode())
     assert document.title == "Station & pumps"
