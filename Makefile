@@ -44,6 +44,8 @@ lint: $(ENV)/.installed-test
 	@$(BIN)/lint-imports
 
 bench: setup $(ENV)/.installed-test
+	@$(if $(DATA),for file in squad2_normans.json clinc150_small.json; do test -f $(DATA)/$$file || { \
+	  echo "make: $(DATA)/$$file is not there: benchmarks/README.md says what it is" >&2; exit 1; }; done)
 	@$(BIN)/edge-firmware setup --writer $(SMALL)
 	@$(BIN)/python -m benchmarks.cold_start
 	@$(BIN)/python -m benchmarks.answer $(if $(DATA),--squad $(DATA)/squad2_normans.json)

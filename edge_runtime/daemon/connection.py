@@ -5,6 +5,7 @@ aiohttp's own refusals are plain text and quote the client's bytes; ours quote n
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -52,13 +53,14 @@ def explain(error: HttpProcessingError) -> RequestError:
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_body", "_daemon", "_partial")
+    __slots__ = ("_body", "_daemon", "_partial", "_refused")
 
     def __init__(self, server: web.Server, daemon: Daemon, **options: Any) -> None:
         super().__init__(server, **options)
         self._daemon = daemon
         self._body: StreamReader = EMPTY_PAYLOAD  # of the latest request
         self._partial = False  # a head has begun and not ended
+        self._refused = False  # what came was no request
 
     def data_received(self, data: bytes) -> None:
         before = self._request_count
@@ -99,7 +101,13 @@ class Connection(RequestHandler):
         self._partial = False
         if isinstance(resp, web.HTTPExpectationFailed):
             resp = self._refuse(ExpectationError("only Expect: 100-continue is understood; leave the header out"))
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        if self._refused and self.transport is not None and self.transport.can_write_eof():
+            # Closed at once, with bytes of the client unread, TCP would take the reply back (RFC 9112, section 9.6).
+            self._close = True
+            self.transport.write_eof()
+            await asyncio.sleep(self._lingering_time)  # ends when the client closes too
+        return finished
 
     def handle_error(
         self,
@@ -122,6 +130,7 @@ class Connection(RequestHandler):
                 return self._refuse(EdgeError("this is a fault of edged; its log says where"))
 
     def _refuse(self, error: EdgeError) -> web.Response:
+        self._refused = True
         line = Line("unknown", self._daemon)
         connection: socket.socket | None = self.transport.get_extra_info("socket") if self.transport else None
         if connection is not None and connection.family == socket.AF_UNIX:

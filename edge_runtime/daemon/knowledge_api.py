@@ -18,6 +18,7 @@ from edge_runtime.errors import EngineError, NotFoundError, RequestError
 
 if TYPE_CHECKING:
     from edge_runtime.knowledge.collections import Collection
+    from edge_runtime.knowledge.records import PreparedDocument
 
 MOST_TEXT = 100_000  # characters of one passage
 
@@ -182,21 +183,22 @@ async def add_document(call: Call, body: protocol.DocumentAdd) -> Reply:
         unsealed_ok=not call.daemon.seal.sealed,
     )
 
-    async def store() -> protocol.DocumentAdded:
+    async def replace(document: PreparedDocument) -> protocol.Document:
         older = await asyncio.to_thread(_named, shelf, body.collection, body.name)
-        added = await ingest(shelf.index, shelf.embedder, body.name, content, body.collection, limits)
-        replaced = [key for key in older if key != added.document.id]
+        stored = await asyncio.to_thread(shelf.index.add, document)
+        replaced = [key for key in older if key != stored.id]
         if replaced:
             await _purge(call.daemon, replaced)
-        if not added.unchanged:
-            call.daemon.events.publish(
-                "document.added", document=added.document.id, name=body.name, collection=body.collection
-            )
-        return added
+        call.daemon.events.publish("document.added", document=stored.id, name=body.name, collection=body.collection)
+        return stored
+
+    async def store(document: PreparedDocument) -> protocol.Document:
+        # Until here whoever leaves stops the work; from here on it is done whole.
+        return await call.daemon.library.finish(replace(document))
 
     async with shelf.adding:
         call.running.start()
-        return await call.daemon.library.finish(store())
+        return await ingest(shelf.index, shelf.embedder, body.name, content, body.collection, limits, store=store)
 
 
 def _named(shelf: Shelf, collection: str, name: str) -> list[str]:

@@ -91,11 +91,14 @@ def refuse(raw: bytes, table: Table) -> None:
     Raises:
         RequestError: a field of ``table``, or one of a message, asks for what is not there; ``param`` names it.
     """
-    fields = _fields.decode(raw)
-    _look(fields, table, "")
-    if table is CHAT and "messages" in fields:
-        for number, message in enumerate(_messages.decode(fields["messages"])):
-            _look(message, _MESSAGE, f"messages[{number}].")
+    try:
+        fields = _fields.decode(raw)
+        _look(fields, table, "")
+        if table is CHAT and "messages" in fields:
+            for number, message in enumerate(_messages.decode(fields["messages"])):
+                _look(message, _MESSAGE, f"messages[{number}].")
+    except RecursionError:
+        raise RequestError("the body is nested too deeply to be read") from None
 
 
 def _look(fields: _Fields, table: Table, place: str) -> None:
@@ -105,8 +108,5 @@ def _look(fields: _Fields, table: Table, place: str) -> None:
 
 
 def _asks_for_nothing(raw: msgspec.Raw, idle: Sequence[Any]) -> bool:
-    try:
-        value = msgspec.json.decode(raw)
-    except RecursionError:
-        return False
+    value = msgspec.json.decode(raw)
     return value is None or value in idle

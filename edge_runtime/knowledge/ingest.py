@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 
@@ -15,15 +16,25 @@ from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.parse import parse
 from edge_runtime.knowledge.records import Matrix, PreparedDocument
 from edge_runtime.knowledge.sentences import split
-from edge_runtime.protocol import DocumentAdded
+from edge_runtime.protocol import Document, DocumentAdded
 
 _TEXTS_AT_ONCE = 64  # the child splits a request into tokens in one go: more would keep questions waiting
 
 
 async def ingest(  # noqa: PLR0917 (six, as everywhere in the project)
-    index: Index, embedder: Embedder, name: str, content: bytes, collection: str, limits: Limits
+    index: Index,
+    embedder: Embedder,
+    name: str,
+    content: bytes,
+    collection: str,
+    limits: Limits,
+    *,
+    store: Callable[[PreparedDocument], Awaitable[Document]] | None = None,
 ) -> DocumentAdded:
     """Store ``content`` under ``name``, in place of an older document of that name; the same bytes change nothing.
+
+    Cancelled before everything is embedded, it leaves nothing behind. ``store`` puts the prepared document into the
+    index; None does that and no more.
 
     Raises:
         DocumentError: the file cannot be read, with what to do about it.
@@ -57,7 +68,7 @@ async def ingest(  # noqa: PLR0917 (six, as everywhere in the project)
         sentences=sentences,
         sentence_vectors=np.vstack(pooled) if pooled else np.empty((0, 0), np.float32),
     )
-    stored = await asyncio.to_thread(index.add, document)
+    stored = await (store(document) if store is not None else asyncio.to_thread(index.add, document))
     return DocumentAdded(document=stored, warnings=list(parsed.warnings))
 
 

@@ -50,7 +50,13 @@ def test_a_status_is_read_whole(path: Path) -> None:
 def test_an_answer_streams_as_sources_sentences_and_the_whole(path: Path) -> None:
     with ScriptedDaemon(path, {"POST /edge/v1/ask": stream_reply(ASK)}) as daemon:
         assert ask_all(path) == [SOURCES, *SENTENCES, ANSWER]
-    assert daemon.asked[0].json == {"question": "why?", "collection": "default", "mode": "auto", "stream": True}
+    assert daemon.asked[0].json == {
+        "question": "why?",
+        "collection": "default",
+        "mode": "auto",
+        "stream": True,
+        "edge": None,
+    }
 
 
 def test_events_that_a_newer_daemon_adds_are_passed_over(path: Path) -> None:

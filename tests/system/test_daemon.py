@@ -29,6 +29,7 @@ Alarm E42 means that the float switch is stuck. Pump P9 stops by itself when ala
 
 The gland bolts of pump P9 are tightened to 12 Nm.
 """
+LONG = [{"role": "user", "content": "Go on."}]
 GREEDY = {"model": "default", "temperature": 0, "max_tokens": 12}
 
 
@@ -175,6 +176,34 @@ def test_a_streamed_answer_gives_sources_then_sentences_then_all_of_it(box: Box,
     assert {event.json["id"] for event in (events[0], events[-1])} == {events[0].json["id"]}
 
 
+def test_a_question_has_its_deadline(box: Box, manual: protocol.Document) -> None:
+    body = {"question": "What does alarm E42 mean?", "mode": "extract"}
+    assert box.post("/edge/v1/ask", {**body, "edge": {"deadline_ms": 60_000, "priority": "batch"}}).status == 200
+    assert box.post("/edge/v1/ask", {**body, "edge": {"deadline_ms": 0}}).error["param"] == "edge.deadline_ms"
+    reply = box.post("/edge/v1/ask", {**body, "edge": {"deadline_ms": 1}})
+    assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_deadline_that_passes_in_a_streamed_answer_is_its_last_event(box: Box, manual: protocol.Document) -> None:
+    # The engine is busy, so that phrasing waits after the sources have been sent.
+    busy = box.stream(CHAT, {**GREEDY, "messages": LONG, "max_tokens": 3000, "ignore_eos": True, "stream": True})
+    next(busy)
+    body = {"question": "What does alarm E42 mean?", "stream": True, "edge": {"deadline_ms": 1500}}
+    events = list(box.stream("/edge/v1/ask", body))
+    busy.close()  # type: ignore[attr-defined]
+    assert [event.name for event in events] == ["sources", "error"]
+    assert events[-1].json["error"]["code"] == "deadline_exceeded"
+
+
+def test_an_unknown_collection_is_not_found_and_the_known_ones_are_named(box: Box, manual: protocol.Document) -> None:
+    box.post("/edge/v1/collections", {"name": "night-shift"})
+    for path, field in (("/edge/v1/ask", "question"), ("/edge/v1/search", "query")):
+        reply = box.post(path, {field: "pump", "collection": "day-shift"})
+        assert (reply.status, reply.error["code"], reply.error["param"]) == (404, "not_found", "collection")
+        assert reply.error["message"].endswith("those are: default, night-shift")
+        assert box.post(path, {field: "pump", "collection": "night-shift"}).status == 200
+
+
 def test_feedback_is_taken_for_an_answer_that_was_given(box: Box, manual: protocol.Document) -> None:
     answer = box.post("/edge/v1/ask", {"question": "What does alarm E42 mean?", "mode": "extract"}).json
     body = {"answer_id": answer["id"], "verdict": "good", "hit": 0}
@@ -268,10 +297,13 @@ def test_every_route_is_described_and_every_example_is_valid(box: Box) -> None:
     }
     for route in ROUTES:
         operation = described["paths"][route.path][route.method.lower()]
+        assert operation["security"] == [{}, {"token": []}]
         assert ("requestBody" in operation) == (route.body is not None)
         if route.body is not None:
             example = operation["requestBody"]["content"]["application/json"]["example"]
             assert msgspec.convert(example, route.body) == route.example
+    own = described["paths"]["/openapi.json"]["get"]["responses"]["200"]["content"]
+    assert (set(own), box.get("/openapi.json").headers["Content-Type"]) == ({"application/json"}, "application/json")
     names = set(described["components"]["schemas"])
     references = {part.split('"')[0] for part in json.dumps(described).split("#/components/schemas/")[1:]}
     assert references <= names

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from models.store import Store
-from tests.box import Box, furnish, running
+from tests.box import Box, furnish
 
 DISK_BYTES = 8 * 2**20
 LARGE = b"# New\n\n" + b"The new pump is red. It hums at night.\n" * 20_000

@@ -167,10 +167,11 @@ def test_a_tcp_client_needs_the_token_and_may_only_ask(shared_store: Store) -> N
         listen = box.status()["listen"]
         token = (box.home / "run" / "token").read_text().strip()
 
-        def over_tcp(method: str, path: str, *head: str) -> tuple[int, bytes]:
+        def over_tcp(method: str, path: str, *head: str, body: str = "") -> tuple[int, bytes]:
             host, _, port = listen.rpartition(":")
             with socket.create_connection((host, int(port)), PATIENCE) as connection:
-                lines = [f"{method} {path} HTTP/1.1", "Connection: close", *head, "", ""]
+                size = f"Content-Length: {len(body)}"
+                lines = [f"{method} {path} HTTP/1.1", "Connection: close", size, *head, "", body]
                 connection.sendall("\r\n".join(lines).encode())
                 reply = b""
                 while part := connection.recv(65536):
@@ -184,6 +185,23 @@ def test_a_tcp_client_needs_the_token_and_may_only_ask(shared_store: Store) -> N
         assert over_tcp("GET", "/v1/models", here, "Authorization: Bearer guess")[0] == 401
         assert over_tcp("GET", "/v1/models", "Host: evil.example", right)[0] == 403
         assert over_tcp("GET", "/edge/v1/events", here, right)[0] == 403
+        # The refusal of a head that is far too long is read, though much of the head is not.
+        status, reply = over_tcp("GET", "/v1/models", here, f"X-Long: {'x' * 2**20}")
+        assert (status, b'"request_head_too_large"' in reply) == (431, True)
+        # What routes there are is told to nobody without the token.
+        for method, path, status in (("GET", "/nowhere", 404), ("GET", CHAT, 405)):
+            assert [over_tcp(method, path, here, *more)[0] for more in ((), (right,))] == [401, status]
+        # A collection that others read is as unknown as one that is not there.
+        assert box.post("/edge/v1/collections", {"name": "personnel", "uids": [1]}).status == 200
+        for path, asked in (("/edge/v1/ask", "question"), ("/edge/v1/search", "query")):
+            replies = [
+                over_tcp("POST", path, here, right, body=json.dumps({asked: "x", "collection": name}))
+                for name in ("personnel", "no-such--")
+            ]
+            assert [status for status, _ in replies] == [404, 404]
+            first, second = (json.loads(reply.partition(b"\r\n\r\n")[2])["error"] for _, reply in replies)
+            assert first == {**second, "message": second["message"].replace("no-such--", "personnel")}
+            assert first["message"].endswith("those are: default")
         proof = box.post("/edge/v1/probe").json["attempts"]
         assert any("TCP listener" in attempt["route"] for attempt in proof)
         assert not [attempt for attempt in proof if not attempt["refused"]]

@@ -39,7 +39,7 @@ def test_a_message_with_a_tool_is_refused_with_its_place(message: dict[str, Any]
     assert caught.value.param == param
 
 
-def test_a_value_without_end_is_refused_like_any_other() -> None:
+def test_a_value_that_is_nested_without_end_is_refused() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
-    with pytest.raises(RequestError, match="tools"):
+    with pytest.raises(RequestError, match="nested too deeply"):
         refuse(b'{"tools": ' + deep + b"}", CHAT)
