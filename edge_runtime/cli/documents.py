@@ -55,17 +55,27 @@ class Tally:
 def find(arguments: Iterable[Path], tally: Tally) -> Iterator[FoundFile]:
     """Files named by ``arguments`` and those below their folders, in order of name.
 
-    Links are followed, each folder is entered once (so a loop of links ends), and hidden entries of a folder are left
-    out. What cannot be read goes to ``tally``.
+    Links within an argument are followed, each folder is entered once (so a loop of links ends), and hidden entries of
+    a folder are left out. What cannot be read, and a link that leads out of its argument, goes to ``tally``.
     """
     entered: set[tuple[int, int]] = set()
     for argument in arguments:
         # `edge add .` needs a name that is not a dot.
         name = argument.name if argument.name not in {"", ".."} else argument.resolve().name
-        yield from _walk(argument, name, entered, tally)
+        yield from _walk(argument, name, _Walk(argument.resolve(), entered, tally))
 
 
-def _walk(path: Path, name: str, entered: set[tuple[int, int]], tally: Tally) -> Iterator[FoundFile]:
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """One argument on its way: nothing outside ``root`` is read through a link in it."""
+
+    root: Path
+    entered: set[tuple[int, int]]
+    tally: Tally
+
+
+def _walk(path: Path, name: str, walk: _Walk) -> Iterator[FoundFile]:
+    entered, tally = walk.entered, walk.tally
     try:
         info = path.stat()
         if stat.S_ISREG(info.st_mode):
@@ -76,8 +86,12 @@ def _walk(path: Path, name: str, entered: set[tuple[int, int]], tally: Tally) ->
         elif (info.st_dev, info.st_ino) not in entered:
             entered.add((info.st_dev, info.st_ino))
             for child in sorted(path.iterdir()):
-                if not child.name.startswith("."):
-                    yield from _walk(child, f"{name}/{child.name}", entered, tally)
+                if child.name.startswith("."):
+                    continue
+                if child.is_symlink() and not child.resolve().is_relative_to(walk.root):
+                    tally.fail(child, "it is a link out of the folder; add what it points to by its own name")
+                    continue
+                yield from _walk(child, f"{name}/{child.name}", walk)
     except OSError as error:
         tally.fail(path, error.strerror or str(error))
 

@@ -48,6 +48,20 @@ def test_a_loop_of_links_ends_and_each_folder_is_read_once(shell: Shell, tmp_pat
     assert "dangling: No such file or directory" in done.err
 
 
+def test_a_link_out_of_the_folder_is_not_read(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret", "utf-8")
+    (tmp_path / "others").mkdir()
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "x.md").write_text("x", "utf-8")
+    (folder / "file").symlink_to(tmp_path / "secret.txt")
+    (folder / "folder").symlink_to(tmp_path / "others")
+    with shell.daemon() as daemon:
+        done = shell.edge("add", folder)
+    assert [asked.json["name"] for asked in daemon.asked if asked.method == "POST"] == ["mine/x.md"]
+    assert done.err.count("a link out of the folder") == 2
+
+
 def test_what_cannot_be_read_is_skipped_with_its_reason_and_the_rest_is_added(shell: Shell, tmp_path: Path) -> None:
     for name in ("good.md", "scan.pdf", "last.md"):
         (tmp_path / name).write_text("x", "utf-8")
