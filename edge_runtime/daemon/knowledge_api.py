@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MOST_TEXT = 100_000  # characters of one passage
 
 
+# Handlers import what computes only once the index is open: a thread imports the same meanwhile, and a module that two
+# threads import at once can be seen half made.
+
 # ---- questions -----------------------------------------------------------------------------------------------------
 
 
@@ -33,7 +36,7 @@ async def _sensitivity(call: Call, name: str) -> protocol.Sensitivity:
         NotFoundError: no such collection, or not for this peer: it cannot tell which.
     """
     reader = reader_of(call.peer, administers=call.administers)
-    every = await asyncio.to_thread(call.daemon.library.shelf.index.collections)
+    every = await asyncio.to_thread((await call.daemon.library.opened()).index.collections)
     known = {one.name: one.sensitivity for one in every if reader is None or one.readable(reader)}
     if protocol.DEFAULT_COLLECTION not in {one.name for one in every}:
         known[protocol.DEFAULT_COLLECTION] = "internal"
@@ -49,9 +52,9 @@ async def ask(call: Call, body: protocol.AskRequest) -> Reply:
 
 
 async def _ask(call: Call, body: protocol.AskRequest) -> Reply:
+    shelf, answers = (await call.daemon.library.opened()), call.daemon.answers
     from edge_runtime.knowledge.asking import Question  # noqa: PLC0415
 
-    shelf, answers = call.daemon.library.shelf, call.daemon.answers
     collection = body.collection or protocol.DEFAULT_COLLECTION
     question = Question(
         id=call.id,
@@ -101,14 +104,14 @@ async def feedback(call: Call, body: protocol.FeedbackRequest) -> Reply:
     answer = call.daemon.answers.get(body.answer_id, call.only_own)
     if body.hit is not None and not 0 <= body.hit < len(answer.citations):
         raise RequestError(f"the answer has {len(answer.citations)} citations; hit counts from 0", param="hit")
-    await asyncio.to_thread(call.daemon.library.shelf.journal.note, body, str(call.peer))
+    await asyncio.to_thread((await call.daemon.library.opened()).journal.note, body, str(call.peer))
     return protocol.Acknowledged()
 
 
 async def search(call: Call, body: protocol.SearchRequest) -> Reply:
+    shelf = await call.daemon.library.opened()
     from edge_runtime.knowledge.search import search as look  # noqa: PLC0415
 
-    shelf = call.daemon.library.shelf
     collection = body.collection or protocol.DEFAULT_COLLECTION
     await _sensitivity(call, collection)
     call.running.start()
@@ -145,7 +148,7 @@ async def search(call: Call, body: protocol.SearchRequest) -> Reply:
 
 
 async def change_collection(call: Call, body: protocol.CollectionChange) -> Reply:
-    index = call.daemon.library.shelf.index
+    index = (await call.daemon.library.opened()).index
     changed = await asyncio.to_thread(
         lambda: index.set_collection(body.name, sensitivity=body.sensitivity, uids=body.uids, gids=body.gids)
     )
@@ -153,7 +156,7 @@ async def change_collection(call: Call, body: protocol.CollectionChange) -> Repl
 
 
 async def list_collections(call: Call, _: None) -> Reply:
-    found = await asyncio.to_thread(call.daemon.library.shelf.index.collections)
+    found = await asyncio.to_thread((await call.daemon.library.opened()).index.collections)
     return protocol.CollectionList(collections=[_collection(one) for one in found])
 
 
@@ -165,10 +168,10 @@ def _collection(one: Collection) -> protocol.Collection:
 
 
 async def add_document(call: Call, body: protocol.DocumentAdd) -> Reply:
+    shelf, settings = (await call.daemon.library.opened()), call.daemon.config.knowledge
     from edge_runtime.knowledge.documents import Limits  # noqa: PLC0415
     from edge_runtime.knowledge.ingest import ingest  # noqa: PLC0415
 
-    shelf, settings = call.daemon.library.shelf, call.daemon.config.knowledge
     try:
         content = await asyncio.to_thread(base64.b64decode, body.content, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -206,7 +209,7 @@ def _named(shelf: Shelf, collection: str, name: str) -> list[str]:
 
 
 async def list_documents(call: Call, _: None) -> Reply:
-    index = call.daemon.library.shelf.index
+    index = (await call.daemon.library.opened()).index
     documents = await asyncio.to_thread(index.documents)
     reader = reader_of(call.peer, administers=call.administers)
     if reader is not None:
@@ -217,7 +220,7 @@ async def list_documents(call: Call, _: None) -> Reply:
 
 async def _readable(call: Call) -> protocol.Document:
     """The document named by the path; one that the peer may not read is not there for it."""
-    index, key = call.daemon.library.shelf.index, call.part("id")
+    index, key = (await call.daemon.library.opened()).index, call.part("id")
     document = await asyncio.to_thread(index.document, key)
     reader = reader_of(call.peer, administers=call.administers)
     collection = await asyncio.to_thread(index.collection, document.collection)
@@ -235,7 +238,7 @@ async def read_text(call: Call, _: None) -> Reply:
     if not start <= end <= start + MOST_TEXT:
         raise RequestError(f"end must lie between start and start + {MOST_TEXT}", param="end")
     document = await _readable(call)
-    text = await asyncio.to_thread(call.daemon.library.shelf.index.text, document.id, start, end)
+    text = await asyncio.to_thread((await call.daemon.library.opened()).index.text, document.id, start, end)
     return protocol.Passage(
         document=document.name, document_id=document.id, start=start, end=start + len(text), text=text
     )
@@ -245,7 +248,7 @@ async def remove_document(call: Call, _: None) -> Reply:
     key, daemon = call.part("id"), call.daemon
 
     async def remove() -> dict[str, int]:
-        purged = await asyncio.to_thread(daemon.library.shelf.index.remove, key)
+        purged = await asyncio.to_thread((await daemon.library.opened()).index.remove, key)
         purged |= await _purge(daemon, [key])
         daemon.events.publish("document.removed", document=key)
         return purged

@@ -7,6 +7,7 @@ are imported while the children load: together they take a fifth of a second.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from edge_runtime.knowledge.index import Index
 
 _OPENING = "the index is being opened"
+OPEN_SECONDS = 30.0  # a request waits so long for the index at the start
 _CLOSE_SECONDS = 5.0
 _T = TypeVar("_T")
 
@@ -58,6 +60,15 @@ class Library:
         self._writer = writer
         self._shelf: Shelf | None = None
         self._unfinished: set[asyncio.Task[Any]] = set()
+        self._settled = asyncio.Event()
+
+    async def opened(self) -> Shelf:
+        """The shelf; a question that comes while the index is being opened waits for it. Raises as :attr:`shelf`."""
+        if self._embedder.child.state != "failed":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(OPEN_SECONDS):
+                    await self._settled.wait()
+        return self.shelf
 
     async def open(self) -> None:
         """Wait for the embedder, which knows how wide a vector is, and open the index; a damaged one stays as it is."""
@@ -74,6 +85,7 @@ class Library:
             logs.error("index.broken", reason=error.message)
         else:
             self.trouble = ""
+        self._settled.set()
 
     def _open(self, model: str, width: int, tokenizer: Path) -> Shelf:
         from edge_runtime.daemon.journal import Journal  # noqa: PLC0415

@@ -77,7 +77,7 @@ async def probe(call: Call, _: None) -> Reply:
 async def backup(call: Call, body: protocol.BackupRequest) -> Reply:
     daemon = call.daemon
     name = body.name or time.strftime("edge-%Y%m%d-%H%M%S", time.gmtime())
-    shelf = daemon.library.shelf
+    shelf = await daemon.library.opened()
     reply = await asyncio.to_thread(write_backup, daemon.paths, name, index=shelf.index, journal=shelf.journal)
     daemon.events.publish("backup.written", path=reply.path, size=reply.size)
     return reply

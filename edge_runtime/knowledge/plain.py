@@ -25,6 +25,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Office files and archives (ZIP, OLE2, gzip), programs (ELF), pictures: a short one may hold no byte that betrays it.
+_CONTAINERS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"\x7fELF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
 NOT_TEXT = "is not a text, Markdown, HTML or PDF file: export it to one of these and add that"
 
 
@@ -36,6 +38,8 @@ def decode(name: str, content: bytes) -> str:
     Raises:
         DocumentError: this is no text.
     """
+    if content.startswith(_CONTAINERS):
+        raise DocumentError(f"{name} {NOT_TEXT}")
     text = _decoded(name, content)
     text = _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n").replace("\v", "\n"))
     strange = len(_CONTROLS.findall(text)) + text.count("\ufffd")

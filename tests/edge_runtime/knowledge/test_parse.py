@@ -15,6 +15,7 @@ from edge_runtime.errors import DocumentError, EdgeError, TooLargeError
 from edge_runtime.knowledge.documents import Limits, ParsedDocument
 from edge_runtime.knowledge.parse import parse
 from edge_runtime.knowledge.parse_child import read
+from edge_runtime.knowledge.plain import decode
 from tests.edge_runtime.knowledge.pdfs import bomb, locked, pdf
 
 
@@ -213,3 +214,8 @@ def test_any_markdown_gives_sections_that_follow_each_other(source: str) -> None
         document = quick("a.md", source.encode())
         assert document.text == source
         assert tiles(document)
+
+
+def test_a_container_of_text_is_not_a_text() -> None:
+    with pytest.raises(DocumentError, match="is not a text"):
+        decode("letter.docx", b"PK\x03\x04 plain words")
