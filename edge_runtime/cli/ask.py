@@ -20,6 +20,9 @@ from edge_runtime.protocol import DEFAULT_COLLECTION, Answer, AskMode, Citation,
 _ITEM = re.compile(r"\s*(?:\d{1,3}[.)]|[-*•])\s")  # a numbered step or a list's item begins a line of its own
 
 
+NEAR = 0.05  # confidence below which a declined question has nothing near it in the documents
+
+
 class AnswerView:
     """Writes an answer as it comes: sentences with their marks, then the quotes that the marks stand for."""
 
@@ -66,6 +69,8 @@ class AnswerView:
             self._sentences.add(_plain(answer.answer))
         self._text.end()
         self.shown = [self._sources[index] for index in self._cited] if self._cited else answer.citations
+        if not answer.grounded and answer.confidence < NEAR:
+            self.shown = []
         if self.shown:
             put()
             if not answer.grounded:

@@ -218,6 +218,20 @@ def test_an_unknown_collection_is_answered_with_those_that_there_are(shell: Shel
     assert done.err == "error: there is no collection pumps\n  collections that hold documents: manuals, winches\n"
 
 
+@pytest.mark.parametrize(("confidence", "near"), [(0.4, True), (0.01, False)])
+def test_a_declined_question_shows_what_is_near_it_and_nothing_else(
+    shell: Shell, *, confidence: float, near: bool
+) -> None:
+    declined = msgspec.structs.replace(
+        samples.DECLINED, citations=samples.ANSWER.citations, confidence=confidence
+    )  # fmt: skip
+    with shell.daemon({"POST /edge/v1/ask": json_reply(declined)}):
+        done = shell.edge("ask", "why?", "--no-stream")
+    assert done.out.startswith("The documents do not say.\n")
+    assert ("The nearest that they say:" in done.out) is near
+    assert ("[1]" in done.out) is near
+
+
 def test_steps_stand_on_lines_of_their_own_and_their_quotes_are_not_repeated(shell: Shell) -> None:
     steps = ["1. Open valve V2.", "2. Press the green button."]
     citations = [msgspec.structs.replace(samples.CITATION, quote=step) for step in steps]
