@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from models.store import Store
 SMALL_WRITER = "smollm2-135m-instruct"
 EMBEDDER = "all-minilm-l6-v2-int8"
 NO_QUOTA = 2**60
+
+
+def pytest_configure() -> None:
+    """A job in the background of a shell is started with ctrl-c ignored, and would hand that on to every process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
