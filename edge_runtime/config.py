@@ -21,11 +21,33 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ItlConfig:
+    """Milliseconds between two tokens that a stream of each class may count on while prompts are read beside it."""
+
+    realtime: float = 100.0
+    interactive: float = 100.0
+    batch: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
-    context: int = 4096  # tokens of KV cache
-    threads: int = 0  # 0: the number of cores this process may use
+    context: int = 4096  # tokens of KV cache, of all requests together
+    threads: int = 0  # at most; 0: the number of cores this process may use
     queue: int = 64  # requests waiting before 429
     max_tokens: int = 512  # tokens, where a request names no limit
+    slots: int = 16  # requests that write at once
+    per_user: int = 32  # requests of one user that run or wait, the owner's excepted
+    itl_target_ms: ItlConfig = field(default_factory=ItlConfig)
+    cache_bytes: int = 128 * 2**20  # host memory for prompts that were read before
+    snapshot_bytes: int = 512 * 2**20  # disk for them
+    public_prefixes: tuple[str, ...] = ()  # system prompts that all users may share
+    pinned: tuple[str, ...] = ()  # models that are never unloaded, beside models.writer
+    idle_seconds: float = 300.0  # a model that was loaded on demand is unloaded after this
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    budget_bytes: int = 0  # all processes together (PSS); 0: what the machine or its control group allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +74,7 @@ class ServerConfig:
 class Config:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 
@@ -94,6 +117,10 @@ def _value(hint: Any, value: Any, path: str, key: str) -> Any:
         if value not in get_args(hint):
             raise ConfigError(f"{path}: {key} must be one of {', '.join(get_args(hint))}")
         return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{path}: {key} must be a list of strings")
+        return tuple(value)
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -28,14 +28,24 @@ class _Up(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag=str.low
 # ---- down ----------------------------------------------------------------------------------------------------------
 
 
+Class = Literal["realtime", "interactive", "batch"]  # priority classes, the most urgent first
+CLASSES: tuple[Class, ...] = get_args(Class)
+Tier = Literal["live", "memory", "disk", "none"]  # where a shared prefix was found
+
+
 class Load(_Down, frozen=True, kw_only=True):
     """Load one model; answered by :class:`Ready`, or by :class:`Failed` with id ``load``."""
 
     path: str
     name: str
-    context: int = 4096  # tokens
+    context: int = 4096  # tokens: KV cells of all sequences together, and the most that one may have
     threads: int = 2
-    batch: int = 256  # tokens per llama_decode of a prompt: a cancel is seen between two
+    batch: int = 128  # tokens per llama_decode of a prompt
+    slots: int = 16  # sequences at once
+    itl_target_ms: dict[Class, float] = {}  # what a step may take while such a stream runs; 100 where it is not named
+    cache_bytes: int = 0  # host memory for prefixes that no running sequence holds
+    snapshots: str = ""  # directory for prefixes kept across restarts; empty: none are
+    digest: str = ""  # of the weights, part of every snapshot's key
     tokenizer: str = ""  # the embedder's tokenizer.json; a writer's is inside its weights
     # How an embedder reads, from its catalogue entry (models.catalog.Prompt):
     pooling: Literal["mean", "cls"] = "mean"
@@ -69,6 +79,14 @@ class Submit(_Down, frozen=True, kw_only=True):
     prompt: str
     params: Params = Params()
     add_bos: bool = True  # where the model's vocabulary says so
+    priority: Class = "interactive"
+    domain: str = ""  # whose prompt this is: prefixes are shared within one domain only
+    public: str = ""  # the beginning of ``prompt`` that may be shared with every domain
+    adapter: str = ""  # name of an attached adapter
+    structure: str = ""  # what the text must be, in the form of engine.structured; empty: anything
+    deterministic: bool = False  # neighbours must not change a bit of it
+    speculate: bool = True
+    resume: list[int] = []  # tokens generated before the engine died: they are not sent again
 
 
 class Score(_Down, frozen=True, kw_only=True):
@@ -77,6 +95,33 @@ class Score(_Down, frozen=True, kw_only=True):
     id: str
     prompt: str
     choices: list[str]
+    add_bos: bool = True
+    priority: Class = "interactive"
+    domain: str = ""
+    public: str = ""
+    adapter: str = ""
+
+
+class Attach(_Down, frozen=True, kw_only=True):
+    """Load a LoRA adapter under a name; answered by :class:`Attached`, or :class:`Failed` (another base)."""
+
+    id: str
+    name: str
+    path: str
+    digest: str  # part of the key of everything that is cached under it
+
+
+class Detach(_Down, frozen=True, kw_only=True):
+    """Free an adapter once no request uses it; answered by :class:`Attached`."""
+
+    id: str
+    name: str
+
+
+class Shrink(_Down, frozen=True, kw_only=True):
+    """Hold at most so many bytes of prefixes in host memory from now on."""
+
+    cache_bytes: int
 
 
 class Embed(_Down, frozen=True, kw_only=True):
@@ -121,6 +166,7 @@ class Ready(_Up, frozen=True, kw_only=True):
     bos: str = ""
     eos: str = ""
     load_ms: float = 0.0
+    bytes_per_token: int = 0  # of KV cells
 
 
 class TopToken(msgspec.Struct, frozen=True):
@@ -137,6 +183,7 @@ class Token(_Up, frozen=True, kw_only=True):
     piece: bytes = b""  # the bytes of this step's token, which may be half a character
     logprob: float | None = None
     top: list[TopToken] = []
+    ids: list[int] = []  # the tokens of this message, for :attr:`Submit.resume`
 
 
 class Done(_Up, frozen=True, kw_only=True):
@@ -147,6 +194,11 @@ class Done(_Up, frozen=True, kw_only=True):
     cached_tokens: int
     prefill_ms: float
     decode_ms: float
+    tier: Tier = "none"  # where the cached tokens came from
+    diverged: str = ""  # on a miss: the first text of the prompt that differed from the nearest one kept
+    drafted: int = 0  # tokens guessed by speculation, and how many of them were right
+    accepted: int = 0
+    parked: int = 0  # times it had to make room for others
 
 
 class Scored(_Up, frozen=True, kw_only=True):
@@ -164,6 +216,10 @@ class Vectors(_Up, frozen=True, kw_only=True):
     spans: list[tuple[int, int]]  # per row: characters of its text that this row covers
     data: bytes
     tokens: int
+
+
+class Attached(_Up, frozen=True, kw_only=True):
+    id: str
 
 
 class Probed(_Up, frozen=True, kw_only=True):
@@ -184,16 +240,24 @@ class Failed(_Up, frozen=True, kw_only=True):
 
 
 class Stats(_Up, frozen=True, kw_only=True):
-    """Sent when something changed: what runs and waits, and the resident size."""
+    """Sent when something changed, at most ten times a second: what runs and waits, and what a step costs here."""
 
     running: int
     waiting: int
     cells_used: int
     cells_total: int
+    parked: int = 0
+    cache_bytes: int = 0  # of prefixes in host memory
+    threads: int = 0
+    prefill_ms: float = 0.0  # of one more prompt token, as things are
+    step_ms: float = 0.0  # of one more token for every running stream
+    prefilled: int = 0  # prompt tokens evaluated since the start
+    reused: dict[str, int] = {}  # prompt tokens that needed no evaluation, by tier
+    resident: int = 0  # bytes (PSS) of this process
 
 
-Down = Load | Submit | Score | Embed | Cancel | Probe | Purge | Stop
-Up = Ready | Token | Done | Scored | Vectors | Probed | Purged | Failed | Stats
+Down = Load | Submit | Score | Embed | Cancel | Probe | Purge | Attach | Detach | Shrink | Stop
+Up = Ready | Token | Done | Scored | Vectors | Probed | Purged | Attached | Failed | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _down = msgspec.msgpack.Decoder(Down)
