@@ -1,6 +1,8 @@
 # make run [MODEL=small]   set up, start the daemon, add the sample documents, ask three questions
 # make test                set up what the tests need, then formatting, lints, types, import contracts and tests
 # make bench [DATA=DIR]    time and memory; with DIR/squad2_normans.json and DIR/clinc150_small.json, quality too
+# make bench-engine [MODEL=small] [QUICK=1] [ONLY=NAME,...]   the engine's bars, against the bare loop and peers
+# make bench-peers         build those peers (llama-server, xllamacpp) in an environment of their own: some minutes
 # make setup | lint | clean
 # EDGE_HOME, where it is set, holds models and state; the environment is always .venv here.
 
@@ -24,7 +26,7 @@ endif
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test setup lint bench clean strace
+.PHONY: run test setup lint bench bench-engine bench-peers clean strace
 
 run: setup
 	@$(BIN)/edge demo $(WRITER_OPTION)
@@ -52,8 +54,15 @@ bench: setup $(ENV)/.installed-test
 	@$(if $(DATA),$(BIN)/python -m benchmarks.squad --data $(DATA)/squad2_normans.json)
 	@$(if $(DATA),$(BIN)/python -m benchmarks.off_subject --data $(DATA)/clinc150_small.json --squad $(DATA)/squad2_normans.json)
 
+bench-engine: setup $(ENV)/.installed-test
+	@$(BIN)/edge-firmware setup --writer $(SMALL)
+	@$(BIN)/python -m benchmarks.engine $(WRITER_OPTION) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+bench-peers: setup
+	@$(BIN)/python -m benchmarks.peers_install
+
 clean:
-	rm -rf $(ENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(ENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # These recipes say what is missing, before anything is downloaded.

@@ -42,10 +42,19 @@ class Box:
 
     def __enter__(self) -> Self:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no daemon is left behind
+        self._start()
+        return self
+
+    def restart(self) -> None:
+        """Stop the daemon as an operator would, and start it again on the same home."""
+        self._stop()
+        self._start()
+
+    def _start(self) -> None:
         environment = {**os.environ, "EDGE_HOME": str(self.home)}
         environment.pop("EDGE_SOCKET", None)
         environment.pop("EDGE_CONFIG", None)
-        with (self.home / "edged.log").open("wb") as log:
+        with (self.home / "edged.log").open("ab") as log:
             started = time.perf_counter()
             self._daemon = subprocess.Popen(
                 [str(Path(sys.prefix) / "bin" / "edged")], env=environment, stdin=subprocess.DEVNULL, stderr=log
@@ -55,7 +64,6 @@ class Box:
         except BaseException:
             self.close()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -63,6 +71,10 @@ class Box:
         self.close()
 
     def close(self) -> None:
+        self._stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _stop(self) -> None:
         if self._daemon is not None and self._daemon.poll() is None:
             self._daemon.send_signal(signal.SIGTERM)
             try:
@@ -70,7 +82,6 @@ class Box:
             except subprocess.TimeoutExpired:
                 self._daemon.kill()
                 self._daemon.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def client(self) -> SyncClient:
         return connect_sync(self.socket)
@@ -98,6 +109,17 @@ class Box:
             except OSError:  # it ended meanwhile
                 continue
         return found
+
+    def engine(self) -> int:
+        """The process id of the child that writes.
+
+        Raises:
+            RuntimeError: there is none at the moment.
+        """
+        for pid, command in self.processes().items():
+            if "edge_runtime.engine" in command:
+                return pid
+        raise RuntimeError("no engine runs; the daemon's log says why")
 
     def resident_bytes(self) -> dict[str, int]:
         """Proportional set size (proc(5), smaps_rollup) of each process, by what it is, and their ``total``."""

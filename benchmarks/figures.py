@@ -56,3 +56,10 @@ def share_interval(successes: int, total: int) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     return round((middle - half) / scale, 4), round((middle + half) / scale, 4)
+
+
+def interpolate(at: Sequence[float], values: Sequence[float], where: float) -> tuple[float, bool]:
+    """The value at ``where`` on the line through the points, and whether ``where`` lies between two of them."""
+    order = np.argsort(at)
+    places = np.asarray(at)[order]
+    return float(np.interp(where, places, np.asarray(values)[order])), bool(places[0] <= where <= places[-1])

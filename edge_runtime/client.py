@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from edge_runtime import openai_protocol, protocol
+from edge_runtime import adapter_protocol, engine_protocol, model_protocol, openai_protocol, protocol
 from edge_runtime.errors import EdgeError, UnreachableError, from_wire
 from edge_runtime.http1 import Reply, Request, exchange
 from edge_runtime.sse import EventLines, ServerEvent
@@ -44,12 +44,12 @@ def _decode(body: bytes | str, kind: type[_T]) -> _T:
         ) from error
 
 
-def _error(body: bytes | str, status: int) -> EdgeError:
+def _error(body: bytes | str, reply: Reply) -> EdgeError:
     try:
         told = msgspec.json.decode(body, type=protocol.ErrorReply).error
     except msgspec.MsgspecError:
-        return EdgeError(f"the daemon answered with status {status} and no reason")
-    return from_wire(told.code, told.message, told.param)
+        return EdgeError(f"the daemon answered with status {reply.status} and no reason")
+    return from_wire(told.code, told.message, told.param, retry_after=reply.retry_after)
 
 
 async def _events(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
@@ -58,7 +58,7 @@ async def _events(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
     async for data in reply.chunks():
         for event in lines.feed(data):
             if event.name == "error" or event.data.startswith('{"error"'):
-                raise _error(event.data, reply.status)
+                raise _error(event.data, reply)
             yield event
 
 
@@ -85,7 +85,7 @@ class Client:
         async with exchange(self.socket, request, self._silence_s) as reply:
             data = await reply.read()
         if reply.status >= 300:
-            raise _error(data, reply.status)
+            raise _error(data, reply)
         return data
 
     async def _stream(
@@ -94,7 +94,7 @@ class Client:
         request = Request(method, target, b"" if body is None else msgspec.json.encode(body), accept=_STREAM_TYPE)
         async with exchange(self.socket, request, self._silence_s) as reply:
             if reply.status >= 300:
-                raise _error(await reply.read(), reply.status)
+                raise _error(await reply.read(), reply)
             async with aclosing(_events(reply)) as events:
                 async for event in events:
                     yield event
@@ -102,16 +102,26 @@ class Client:
     # ---- knowledge ---------------------------------------------------------------------------------------------
 
     async def ask(
-        self, question: str, *, collection: str = protocol.DEFAULT_COLLECTION, mode: protocol.AskMode = "auto"
+        self,
+        question: str,
+        *,
+        collection: str = protocol.DEFAULT_COLLECTION,
+        mode: protocol.AskMode = "auto",
+        edge: protocol.Urgency | None = None,
     ) -> protocol.Answer:
-        body = protocol.AskRequest(question=question, collection=collection, mode=mode)
+        body = protocol.AskRequest(question=question, collection=collection, mode=mode, edge=edge)
         return await self._call(protocol.Answer, "POST", "/edge/v1/ask", body)
 
     async def ask_stream(
-        self, question: str, *, collection: str = protocol.DEFAULT_COLLECTION, mode: protocol.AskMode = "auto"
+        self,
+        question: str,
+        *,
+        collection: str = protocol.DEFAULT_COLLECTION,
+        mode: protocol.AskMode = "auto",
+        edge: protocol.Urgency | None = None,
     ) -> AsyncGenerator[AskEvent, None]:
         """``Sources`` first, each verified ``Sentence`` as it is ready, and the whole ``Answer`` last."""
-        body = protocol.AskRequest(question=question, collection=collection, mode=mode, stream=True)
+        body = protocol.AskRequest(question=question, collection=collection, mode=mode, stream=True, edge=edge)
         async with aclosing(self._stream("POST", "/edge/v1/ask", body)) as events:
             async for event in events:
                 match event.name:
@@ -158,6 +168,10 @@ class Client:
     async def remove_document(self, document_id: str) -> protocol.Removed:
         return await self._call(protocol.Removed, "DELETE", _path("edge", "v1", "documents", document_id))
 
+    async def score(self, request: engine_protocol.ScoreRequest) -> engine_protocol.ScoreReply:
+        """How probable each of some choices is after a prompt."""
+        return await self._call(engine_protocol.ScoreReply, "POST", "/edge/v1/score", request)
+
     async def feedback(self, answer_id: str, verdict: protocol.Verdict, hit: int | None = None) -> None:
         body = protocol.FeedbackRequest(answer_id=answer_id, verdict=verdict, hit=hit)
         await self._read("POST", "/edge/v1/feedback", body)
@@ -202,6 +216,39 @@ class Client:
     async def models(self) -> openai_protocol.ModelList:
         return await self._call(openai_protocol.ModelList, "GET", "/v1/models")
 
+    async def model_states(self) -> model_protocol.ModelStates:
+        """The installed writers, and which of them are in memory."""
+        return await self._call(model_protocol.ModelStates, "GET", "/edge/v1/models")
+
+    async def load_model(self, name: str) -> model_protocol.ModelState:
+        """Waits until it is in memory. Raises BusyError or RefusedError where it has no room there."""
+        return await self._change_model(name, "load")
+
+    async def unload_model(self, name: str) -> model_protocol.ModelState:
+        """Raises RefusedError while it is in use, or pinned."""
+        return await self._change_model(name, "unload")
+
+    async def pin_model(self, name: str) -> model_protocol.ModelState:
+        """Keep it once it is loaded, until the daemon stops."""
+        return await self._change_model(name, "pin")
+
+    async def unpin_model(self, name: str) -> model_protocol.ModelState:
+        return await self._change_model(name, "unpin")
+
+    async def _change_model(self, name: str, verb: str) -> model_protocol.ModelState:
+        return await self._call(model_protocol.ModelState, "POST", _path("edge", "v1", "models", name, verb))
+
+    async def adapters(self) -> adapter_protocol.AdapterList:
+        return await self._call(adapter_protocol.AdapterList, "GET", "/edge/v1/adapters")
+
+    async def add_adapter(self, name: str, content: bytes, *, base: str | None = None) -> adapter_protocol.AdapterAdded:
+        """Raises RequestError where it is no LoRA adapter, or one for another model."""
+        body = adapter_protocol.AdapterAdd(name=name, content=base64.b64encode(content).decode("ascii"), base=base)
+        return await self._call(adapter_protocol.AdapterAdded, "POST", "/edge/v1/adapters", body)
+
+    async def remove_adapter(self, name: str) -> adapter_protocol.AdapterRemoved:
+        return await self._call(adapter_protocol.AdapterRemoved, "DELETE", _path("edge", "v1", "adapters", name))
+
     # ---- the daemon itself -------------------------------------------------------------------------------------
 
     async def status(self) -> protocol.Status:
@@ -212,6 +259,10 @@ class Client:
         async with aclosing(self._stream("GET", "/edge/v1/events")) as events:
             async for event in events:
                 yield _decode(event.data, protocol.Event)
+
+    async def engine(self) -> engine_protocol.EngineReport:
+        """What the engines are doing now, and for whom."""
+        return await self._call(engine_protocol.EngineReport, "GET", "/edge/v1/engine")
 
     async def requests(self) -> protocol.RequestList:
         return await self._call(protocol.RequestList, "GET", "/edge/v1/requests")
@@ -299,6 +350,7 @@ class SyncClient:
     documents = _blocking(Client.documents)
     document_text = _blocking(Client.document_text)
     remove_document = _blocking(Client.remove_document)
+    score = _blocking(Client.score)
     feedback = _blocking(Client.feedback)
     chat = _blocking(Client.chat)
     chat_stream = _iterating(Client.chat_stream)
@@ -306,8 +358,17 @@ class SyncClient:
     complete_stream = _iterating(Client.complete_stream)
     embed = _blocking(Client.embed)
     models = _blocking(Client.models)
+    model_states = _blocking(Client.model_states)
+    load_model = _blocking(Client.load_model)
+    unload_model = _blocking(Client.unload_model)
+    pin_model = _blocking(Client.pin_model)
+    unpin_model = _blocking(Client.unpin_model)
+    adapters = _blocking(Client.adapters)
+    add_adapter = _blocking(Client.add_adapter)
+    remove_adapter = _blocking(Client.remove_adapter)
     status = _blocking(Client.status)
     events = _iterating(Client.events)
+    engine = _blocking(Client.engine)
     requests = _blocking(Client.requests)
     cancel = _blocking(Client.cancel)
     probe = _blocking(Client.probe)

@@ -43,6 +43,7 @@ class EngineConfig:
     public_prefixes: tuple[str, ...] = ()  # system prompts that all users may share
     pinned: tuple[str, ...] = ()  # models that are never unloaded, beside models.writer
     idle_seconds: float = 300.0  # a model that was loaded on demand is unloaded after this
+    silence_seconds: float = 20.0  # an engine that has work and says nothing for so long is killed and started again
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,11 @@ class ExitCode(IntEnum):
 
 
 class EdgeError(Exception):
-    """Root of the tree. ``code`` is OpenAI's error code, ``kind`` its error type, ``param`` the field at fault."""
+    """Root of the tree. ``code`` is OpenAI's error code, ``kind`` its error type, ``param`` the field at fault.
+
+    ``retry_after`` is when it may be worth trying again, in seconds (None: nobody can tell); ``reason`` is why an
+    admission was refused, in one word for the metrics.
+    """
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "server_error"
@@ -55,10 +59,14 @@ class EdgeError(Exception):
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: int | None = None, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.retry_after = retry_after
+        self.reason = reason
 
 
 class RequestError(EdgeError):
@@ -195,9 +203,9 @@ def _tree(root: type[EdgeError]) -> list[type[EdgeError]]:
     return [root, *(leaf for branch in root.__subclasses__() for leaf in _tree(branch))]
 
 
-def from_wire(code: str | None, message: str, param: str | None = None) -> EdgeError:
+def from_wire(code: str | None, message: str, param: str | None = None, *, retry_after: int | None = None) -> EdgeError:
     """The error that the daemon named by ``code``; an unknown code becomes a plain :class:`EdgeError`."""
     for kind in _tree(EdgeError):
         if kind.code == code:
-            return kind(message, param=param)
-    return EdgeError(message, param=param)
+            return kind(message, param=param, retry_after=retry_after)
+    return EdgeError(message, param=param, retry_after=retry_after)

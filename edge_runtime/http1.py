@@ -90,7 +90,10 @@ class Reply:
     def __init__(self, source: _Source, head: h11.Response) -> None:
         self._source = source
         self.status = head.status_code
-        self.type = next((value.decode("latin-1") for name, value in head.headers if name == b"content-type"), "")
+        headers = {name: value.decode("latin-1") for name, value in head.headers}
+        self.type = headers.get(b"content-type", "")
+        given = headers.get(b"retry-after", "")
+        self.retry_after = int(given) if given.isascii() and given.isdecimal() else None  # seconds
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body in the pieces in which it came.

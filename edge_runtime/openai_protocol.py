@@ -6,7 +6,7 @@ a default is. Unknown fields are accepted here; the daemon refuses those that it
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
@@ -20,10 +20,23 @@ class TextPart(Wire, frozen=True, kw_only=True):
     text: str
 
 
+class FunctionCall(Wire, frozen=True, kw_only=True):
+    name: str
+    arguments: str  # JSON
+
+
+class ToolCall(Wire, frozen=True, kw_only=True):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
 class Message(Wire, frozen=True, kw_only=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
+    tool_calls: list[ToolCall] | None = None  # of an assistant
+    tool_call_id: str | None = None  # of a tool: which call this is the result of
 
     @property
     def text(self) -> str:
@@ -34,6 +47,46 @@ class Message(Wire, frozen=True, kw_only=True):
                 return text
             case parts:
                 return "".join(part.text for part in parts)
+
+
+class Function(Wire, frozen=True, kw_only=True):
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: Any = None  # a JSON Schema; none: no arguments
+    strict: bool | None = None  # arguments always follow the schema
+
+
+class Tool(Wire, frozen=True, kw_only=True):
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class FunctionName(Wire, frozen=True, kw_only=True):
+    name: str
+
+
+class NamedTool(Wire, frozen=True, kw_only=True):
+    function: FunctionName
+    type: Literal["function"] = "function"
+
+
+class JsonSchema(Wire, frozen=True, kw_only=True):
+    schema: Any = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None  # answers always follow the schema
+
+
+class TextFormat(Wire, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    pass
+
+
+class ObjectFormat(Wire, frozen=True, kw_only=True, tag_field="type", tag="json_object"):
+    schema: Any = None  # llama-server's
+
+
+class SchemaFormat(Wire, frozen=True, kw_only=True, tag_field="type", tag="json_schema"):
+    json_schema: JsonSchema
 
 
 class StreamOptions(Wire, frozen=True, kw_only=True):
@@ -51,7 +104,7 @@ class Sampling(Wire, frozen=True, kw_only=True):
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: int | None = None
     stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
-    n: Annotated[int, Meta(ge=1, le=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=8)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
@@ -59,6 +112,9 @@ class Sampling(Wire, frozen=True, kw_only=True):
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     ignore_eos: bool | None = None  # llama-server's extension; false
     cache_prompt: bool | None = None  # llama-server's extension; true
+    response_format: TextFormat | ObjectFormat | SchemaFormat | None = None
+    json_schema: Any = None  # llama-server's: a JSON Schema
+    guided_json: Any = None  # vLLM's: the same, or its text
     user: str | None = None
     edge: EdgeRequest | None = None
 
@@ -68,6 +124,9 @@ class ChatRequest(Sampling, frozen=True, kw_only=True):
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=64)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class CompletionRequest(Sampling, frozen=True, kw_only=True):
@@ -99,12 +158,13 @@ class Logprobs(Wire, frozen=True, kw_only=True):
     content: list[TokenLogprob]
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class AssistantMessage(Wire, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
-    content: str = ""
+    content: str | None = ""  # null where the message is calls alone
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(Wire, frozen=True, kw_only=True):
@@ -124,9 +184,24 @@ class ChatCompletion(Wire, frozen=True, kw_only=True):
     object: Literal["chat.completion"] = "chat.completion"
 
 
+class FunctionDelta(Wire, frozen=True, kw_only=True, omit_defaults=True):
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET  # the next piece
+
+
+class ToolCallDelta(Wire, frozen=True, kw_only=True, omit_defaults=True):
+    """The first of a call has its id, type and name; the others have pieces of its arguments."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
+
+
 class Delta(Wire, frozen=True, kw_only=True, omit_defaults=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(Wire, frozen=True, kw_only=True):

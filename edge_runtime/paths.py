@@ -77,6 +77,11 @@ class Paths:
         return self.home / "models"
 
     @property
+    def adapters(self) -> Path:
+        """LoRA adapters (:mod:`edge_runtime.daemon.adapters`), where the engine may read."""
+        return self.models / "adapters"
+
+    @property
     def index(self) -> Path:
         """The knowledge database: documents, chunks, vectors, full text."""
         return self.home / "index.db"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 VERSION = "1"
 
@@ -22,6 +22,7 @@ Priority = Literal["realtime", "interactive", "batch"]
 
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
 CollectionName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+AdapterName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 DEFAULT_COLLECTION = "default"
 
 
@@ -40,11 +41,14 @@ class Urgency(Own, frozen=True, kw_only=True):
     """The ``edge`` object of a question."""
 
     priority: Annotated[
-        Priority, Meta(description="Advisory: this version serves requests in the order in which they come.")
+        Priority, Meta(description="Who goes first, and whom a full queue still takes: batch is parked for the others.")
     ] = "interactive"
     deadline_ms: Annotated[
         Annotated[int, Meta(gt=0)] | None,
-        Meta(description="Milliseconds from the request's arrival; then 504 deadline_exceeded."),
+        Meta(
+            description="Milliseconds from the request's arrival; then 504 deadline_exceeded. Refused at once where it "
+            "cannot be met."
+        ),
     ] = None
 
 
@@ -54,16 +58,31 @@ class EdgeRequest(Urgency, frozen=True, kw_only=True):
     collection: Annotated[
         CollectionName | None, Meta(description="Refused in this version: ask with /edge/v1/ask.")
     ] = None
-    deterministic: bool = False
+    deterministic: Annotated[
+        bool, Meta(description="Greedy, and the same text whatever else the box is doing; slower.")
+    ] = False
+    adapter: Annotated[
+        AdapterName | None, Meta(description="An adapter of the model; `model` may also be MODEL:ADAPTER.")
+    ] = None
 
 
 class CacheReport(Wire, frozen=True, kw_only=True):
+    """How much of the prompt had been read before."""
+
     hit_tokens: int
     tier: Literal["none", "live", "memory", "disk"]
+    diverged: str | UnsetType = UNSET  # on a miss: the first text that differed from the nearest prompt kept
+
+
+class SpeculationReport(Wire, frozen=True, kw_only=True):
+    drafted: int  # tokens that were guessed
+    accepted: int  # those of them that were right
 
 
 class EdgeReport(Wire, frozen=True, kw_only=True):
     cache: CacheReport
+    speculation: SpeculationReport | UnsetType = UNSET
+    parked: int | UnsetType = UNSET  # times that the request made room for others
 
 
 # ---- /edge/v1/ask, /search, /documents -----------------------------------------------------------------------------
@@ -248,13 +267,17 @@ class Status(Wire, frozen=True, kw_only=True):
     requests_running: int
     requests_waiting: int
     detail: str = ""  # when not ready: why
+    memory_bytes: int = 0  # of all processes, as they said last
+    memory_budget_bytes: int = 0
+    threads: int = 0  # that the writer computes with now
 
 
 class RunningRequest(Wire, frozen=True, kw_only=True):
     id: str
     kind: str  # the route: chat, completion, ask, ...
     peer: str  # "uid 1000" or "token"
-    state: Literal["waiting", "running"]
+    priority: Priority
+    state: Literal["waiting", "running"]  # running from the first token on
     age_s: float
     tokens: int
 

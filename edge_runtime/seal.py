@@ -24,6 +24,7 @@ from edge_runtime import escape, landlock, seccomp
 from edge_runtime.errors import SealError
 from edge_runtime.escape import Attempt
 from edge_runtime.landlock import READ, WRITE, Grant, Right
+from edge_runtime.machine import control_groups
 
 __all__ = ["Access", "Attempt", "SealReport", "attempts", "plain_writes", "seal", "seal_child"]
 
@@ -245,18 +246,6 @@ def _loader(program: Path) -> Path | None:
 
 
 def _cgroup_files() -> Iterator[Path]:
-    """The limits of the control groups that this process is in, up to their root (cgroups(7), both versions)."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
-    except (FileNotFoundError, PermissionError):
-        return  # a kernel without them, or a sealed parent
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers and not {"memory", "cpu"} & set(controllers.split(",")):
-            continue
-        root = Path("/sys/fs/cgroup") / controllers
-        innermost = root / group.lstrip("/")
-        for directory in (innermost, *innermost.parents):
-            if not directory.is_relative_to(root):
-                break
-            yield from (directory / name for name in _OF_CGROUP.split())
+    """The limits of the control groups that this process is in, up to their root."""
+    for directory in control_groups():
+        yield from (directory / name for name in _OF_CGROUP.split())

@@ -15,7 +15,17 @@ from edge_runtime.cli.output import Wrapped, clean_line, paint, place, put, put_
 from edge_runtime.client import AskEvent, SyncClient, connect_sync
 from edge_runtime.errors import EngineError, NotFoundError
 from edge_runtime.paths import Paths
-from edge_runtime.protocol import DEFAULT_COLLECTION, Answer, AskMode, Citation, SearchMode, Sentence, Sources
+from edge_runtime.protocol import (
+    DEFAULT_COLLECTION,
+    Answer,
+    AskMode,
+    Citation,
+    Priority,
+    SearchMode,
+    Sentence,
+    Sources,
+    Urgency,
+)
 
 _ITEM = re.compile(r"\s*(?:\d{1,3}[.)]|[-*•])\s")  # a numbered step or a list's item begins a line of its own
 
@@ -149,9 +159,26 @@ def _asking(collection: str) -> Iterator[SyncClient]:
     show_default=True,
     help="extract: quote the documents, and let no model phrase the answer.",
 )
+@click.option(
+    "--priority",
+    type=click.Choice(["realtime", "interactive", "batch"]),
+    default="interactive",
+    show_default=True,
+    help="Who goes first.",
+)
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds; fail rather than take longer.")
 @click.option("--json", "as_json", is_flag=True, help="The whole answer as JSON.")
 @click.option("--no-stream", is_flag=True, help="Wait for the whole answer.")
-def ask(*, question: str, collection: str, mode: AskMode, as_json: bool, no_stream: bool) -> None:
+def ask(
+    *,
+    question: str,
+    collection: str,
+    mode: AskMode,
+    priority: Priority,
+    deadline: float | None,
+    as_json: bool,
+    no_stream: bool,
+) -> None:
     """Ask one question of the documents.
 
     Each sentence of the answer bears the marks of the quotes it rests on; the quotes follow it. Where the documents do
@@ -162,14 +189,15 @@ def ask(*, question: str, collection: str, mode: AskMode, as_json: bool, no_stre
       edge ask "What does alarm E17 mean?"
       edge ask "Which torque?" --json | jq -r .answer
     """
+    edge = Urgency(priority=priority, deadline_ms=None if deadline is None else max(round(1000 * deadline), 1))
     with _asking(collection) as box:
         if as_json:
-            put_json(box.ask(question, collection=collection, mode=mode))
+            put_json(box.ask(question, collection=collection, mode=mode, edge=edge))
             return
         if no_stream:
-            answer = AnswerView().show([box.ask(question, collection=collection, mode=mode)])
+            answer = AnswerView().show([box.ask(question, collection=collection, mode=mode, edge=edge)])
         else:
-            answer = AnswerView().show(box.ask_stream(question, collection=collection, mode=mode))
+            answer = AnswerView().show(box.ask_stream(question, collection=collection, mode=mode, edge=edge))
     if sys.stderr.isatty():
         say(paint(note(answer), sys.stderr, dim=True))
 

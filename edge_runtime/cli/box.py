@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from edge_runtime.cli.output import clean_line, dumps, paint, put, put_json, say, table
+from edge_runtime.cli.output import clean_line, dumps, paint, put, put_json, say, size, table
 from edge_runtime.client import connect_sync
 from edge_runtime.errors import EdgeError, ExitCode
 from edge_runtime.paths import Paths, build_record
@@ -18,11 +18,12 @@ _SILENCE_SECONDS = 10.0  # these calls do no work in the daemon: silence is a fa
 def _lines(status: Status) -> list[tuple[str, str]]:
     seal = status.seal
     sealed = "sealed" if seal.sealed else "NOT SEALED: " + "; ".join(seal.missing)
+    threads = f", {status.threads} thread{'s' * (status.threads != 1)} now" if status.threads else ""
     lines = [
         ("daemon", "ready" if status.ready else f"not ready: {status.detail or 'starting'}"),
         ("version", f"{status.version}, protocol {status.protocol}, up {_span(status.uptime_s)}"),
         ("seal", sealed),
-        ("writer", f"{status.writer or 'none'}, context {status.context} tokens"),
+        ("writer", f"{status.writer or 'none'}, context {status.context} tokens{threads}"),
         ("embedder", status.embedder or "none"),
     ]
     for child in status.children:
@@ -32,6 +33,7 @@ def _lines(status: Status) -> list[tuple[str, str]]:
     lines += [
         ("index", f"{status.documents} documents, {status.chunks} passages"),
         ("requests", f"{status.requests_running} running, {status.requests_waiting} waiting"),
+        ("memory", f"{size(status.memory_bytes)} of {size(status.memory_budget_bytes)}"),
         ("socket", status.socket),
     ]
     if status.listen:
@@ -96,8 +98,8 @@ def requests(*, as_json: bool) -> None:
     if not found.requests:
         say("nothing runs or waits")
         return
-    rows = [(r.id, r.kind, r.peer, r.state, f"{r.age_s:.1f} s", r.tokens) for r in found.requests]
-    for line in table(("id", "kind", "peer", "state", "age", "tokens"), rows, shrink=2):
+    rows = [(r.id, r.kind, r.peer, r.priority, r.state, f"{r.age_s:.1f} s", r.tokens) for r in found.requests]
+    for line in table(("id", "kind", "peer", "class", "state", "age", "tokens"), rows, shrink=2):
         put(line)
 
 

@@ -97,6 +97,15 @@ def check_memory(memory: Memory, needed: int, *, running: bool) -> Check:
     return Check(id="memory", state="ok", detail=f"{size(memory.available)} available; the models need {size(needed)}")
 
 
+def check_budget(used: int, budget: int) -> Check:
+    """What all processes of a running box take, in bytes, against what they may."""
+    detail = f"the box uses {size(used)} of the {size(budget)} that it may"
+    if used <= budget:
+        return Check(id="budget", state="ok", detail=detail)
+    fix = "raise memory.budget_bytes, or lower engine.context or engine.slots, in edge.toml"
+    return Check(id="budget", state="warn", detail=f"{detail}, and refuses new work", fix=fix)
+
+
 def check_courier(owner: int, courier: int | None) -> Check:
     """``owner`` is the uid of the home, ``courier`` the courier's (None: it has no user of its own)."""
     if courier is not None and courier != owner:

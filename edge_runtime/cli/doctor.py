@@ -118,6 +118,8 @@ def _resources(paths: Paths, running: Status | None) -> Iterator[Check]:
     memory = memory_of(Path("/proc/meminfo"))
     if memory is not None:
         yield checks.check_memory(memory, needed, running=running is not None)
+    if running is not None and running.memory_budget_bytes:
+        yield checks.check_budget(running.memory_bytes, running.memory_budget_bytes)
 
 
 def memory_of(meminfo: Path) -> Memory | None:

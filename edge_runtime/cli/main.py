@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "ask": ("ask", "Ask one question; the answer cites the documents."),
         "chat": ("chat", "Ask in a conversation at the terminal."),
         "search": ("ask", "Show the passages nearest to a query."),
+        "score": ("score", "Say how probable each of some choices is."),
     },
     "Documents": {
         "add": ("documents", "Add files and folders to the index."),
@@ -34,11 +35,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rm": ("documents", "Remove documents and all that was derived from them."),
     },
     "Models": {
-        "model": ("model", "List, fetch, check, tune and remove models."),
+        "adapter": ("adapter", "List, add and remove LoRA adapters of the writer."),
+        "model": ("model", "List, fetch, load, check, tune and remove models."),
     },
     "Box": {
         "status": ("box", "Say whether the daemon is ready."),
         "doctor": ("doctor", "Check the whole box, with a fix for each fault."),
+        "top": ("top", "Watch what the engine is doing."),
         "requests": ("box", "List what the daemon is working on."),
         "cancel": ("box", "Stop one request."),
         "events": ("box", "Follow what happens, one JSON line each."),

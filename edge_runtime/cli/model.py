@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from edge_runtime import config
-from edge_runtime.cli import progress, tools
+from edge_runtime.cli import loading, progress, tools
 from edge_runtime.cli.documents import confirm
 from edge_runtime.cli.output import Wrapped, clean_line, paint, put, put_json, say, size, table, width
 from edge_runtime.cli.tune import tune
 from edge_runtime.errors import ExitCode
+from edge_runtime.model_protocol import ModelState
 from edge_runtime.paths import Paths
 from models.catalog import Entry
 from models.errors import DamagedFileError, NotInstalledError
@@ -53,9 +55,9 @@ def _facts(store: Store, entry: Entry) -> dict[str, Any]:
     }
 
 
-@click.group(short_help="List, fetch, check, tune and remove models.")
+@click.group(short_help="List, fetch, load, check, tune and remove models.")
 def model() -> None:
-    """List, fetch, check, tune and remove models.
+    """List, fetch, load, check, tune and remove models.
 
     \b
     Example:
@@ -68,22 +70,35 @@ def model() -> None:
 @click.option("--installed", is_flag=True, help="Only what is installed.")
 @click.option("--json", "as_json", is_flag=True, help="The models as JSON.")
 def list_models(*, installed: bool, as_json: bool) -> None:
-    """List the models of the catalogue, and which of them are installed.
+    """List the models of the catalogue, which of them are installed, and which a running daemon has in memory.
 
     \b
     Example:
       edge model list --installed
     """
-    store = open_store(Paths.from_environment())
-    found = [_facts(store, entry) for entry in store.catalogue().values()]
+    paths = Paths.from_environment()
+    store, states = open_store(paths), loading.states(paths)
+    found = [{**_facts(store, entry), **_in_memory(states.get(entry.name))} for entry in store.catalogue().values()]
     if installed:
         found = [facts for facts in found if facts["state"] != "-"]
     if as_json:
         put_json({"models": found})
         return
-    rows = [(f["name"], f["kind"], f["format"], _size(f["size"]), _size(f["memory_bytes"]), f["state"]) for f in found]
+    rows = [
+        (f["name"], f["kind"], f["format"], _size(f["size"]), _size(f["memory_bytes"]), _told(f, states)) for f in found
+    ]
     for line in table(("name", "kind", "format", "size", "memory", "state"), rows):
         put(line)
+
+
+def _in_memory(state: ModelState | None) -> dict[str, Any]:
+    """``loaded`` is null where no daemon knows of it."""
+    return {"loaded": state and state.state != "unloaded", "pinned": state and state.pinned}
+
+
+def _told(facts: dict[str, Any], states: Mapping[str, ModelState]) -> str:
+    state = states.get(facts["name"])
+    return ", ".join(filter(None, (facts["state"], loading.memory(state) if state is not None else "")))
 
 
 def _size(count: int | None) -> str:
@@ -233,3 +248,5 @@ def _step(bars: progress.Bars, name: str) -> Any:
 
 
 model.add_command(tune)
+for command in loading.COMMANDS:
+    model.add_command(command)

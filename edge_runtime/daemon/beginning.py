@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_runtime.config import Config
-from edge_runtime.daemon.children import Embedder, Engine, make_children
+from edge_runtime.daemon.children import Embedder, make_children, make_engine
+from edge_runtime.daemon.engine import Engine
 from edge_runtime.daemon.events import Events
 from edge_runtime.daemon.notify import Notifier
 from edge_runtime.daemon.startup import Listeners
 from edge_runtime.paths import Paths
 from edge_runtime.protocol import SealStatus
 from edge_runtime.seal import SealReport
+from edge_runtime.turn import Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +29,16 @@ class Beginning:
     events: Events
     engine: Engine
     embedder: Embedder
+    make_engine: Callable[[str], Engine]  # one more, for another writer
 
 
-def begin(config: Config, paths: Paths, listeners: Listeners, notifier: Notifier, report: SealReport) -> Beginning:
+def begin(
+    config: Config, paths: Paths, listeners: Listeners, notifier: Notifier, report: SealReport, *, turn: Turn
+) -> Beginning:
     events = Events()
-    engine, embedder = make_children(config, paths.models, events, sealed=report.sealed)
+    engine, embedder = make_children(
+        config, paths.models, events, snapshots=paths.snapshots, sealed=report.sealed, turn=turn
+    )
     for child in (engine.child, embedder.child):
         child.begin()
     return Beginning(
@@ -47,4 +55,7 @@ def begin(config: Config, paths: Paths, listeners: Listeners, notifier: Notifier
         events=events,
         engine=engine,
         embedder=embedder,
+        make_engine=lambda name: make_engine(
+            name, config, paths.models, events, snapshots=paths.snapshots, sealed=report.sealed, turn=turn
+        ),
     )

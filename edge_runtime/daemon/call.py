@@ -178,14 +178,14 @@ def _take(raw: bytes, route: Route, kind: type[msgspec.Struct]) -> msgspec.Struc
 
 
 @contextlib.asynccontextmanager
-async def within(milliseconds: int | None) -> AsyncIterator[None]:
-    """What is done inside has so long; None: as long as it takes.
+async def within(milliseconds: int | None, *, spent: float = 0.0) -> AsyncIterator[None]:
+    """What is done inside has so long, less the seconds ``spent`` before; None: as long as it takes.
 
     Raises:
         DeadlineError: it took longer, and was stopped.
     """
     try:
-        async with asyncio.timeout(None if milliseconds is None else milliseconds / 1000) as limit:
+        async with asyncio.timeout(None if milliseconds is None else milliseconds / 1000 - spent) as limit:
             yield
     except TimeoutError:
         if not limit.expired():

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal
 
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.events import Events
+from edge_runtime.daemon.watchdog import Watchdog
 from edge_runtime.engine.messages import (
     Down,
     Failed,
     FrameError,
     Frames,
     Load,
+    Pong,
     Ready,
     Stats,
     Stop,
@@ -31,6 +34,7 @@ from edge_runtime.engine.messages import (
 )
 from edge_runtime.errors import EdgeError, EngineError, from_wire
 from edge_runtime.protocol import ChildStatus
+from edge_runtime.turn import Turn
 
 ChildName = Literal["engine", "embedder"]
 State = Literal["starting", "ready", "failed", "stopped"]
@@ -41,13 +45,40 @@ _FIRST_DELAY = 0.2  # seconds before a second start in a row that failed; double
 _LONGEST_DELAY = 10.0
 _RECHECK = 1.0  # seconds between looks for a model that is not there
 _STOP_SECONDS = 3.0
+# Rounds that an idle OpenMP thread spins before it sleeps, about half a millisecond. With libgomp's default, seconds
+# pass for one token beside a busy neighbour; without any spinning (OMP_WAIT_POLICY=passive) every token is slower.
+# Where llama.cpp was built without OpenMP nobody reads this.
+_SPIN_ROUNDS = 10_000
+# Bytes from which glibc maps what is allocated, and gives it back when it is freed: by itself it raises this limit
+# with every large block, and prefixes that were let go would stay in the heap.
+_MAPPED = 1 << 20
+_OPENMP = ("OMP_", "GOMP_", "KMP_")
+
+
+class ChildDiedError(EngineError):
+    """The process that worked on a request is gone; ``what`` says how it ended."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} during this request; send it again", retry_after=2)
+        self.what = what
 
 
 class Child:
-    """Runs ``python -m MODULE --fd N``; ``find`` names the model to load, or raises what is wrong with it."""
+    """Runs ``python -m MODULE --fd N``; ``find`` names the model to load, or raises what is wrong with it.
+
+    With ``silence_seconds`` one that has requests and says nothing for so long, not even to a ping, is killed.
+    """
 
     def __init__(
-        self, name: ChildName, module: str, *, options: Sequence[str], find: Callable[[], Load], events: Events
+        self,
+        name: ChildName,
+        module: str,
+        *,
+        options: Sequence[str],
+        find: Callable[[], Load],
+        events: Events,
+        silence_seconds: float | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.name: ChildName = name
         self.ready: Ready | None = None
@@ -59,6 +90,8 @@ class Child:
         self._events = events
         self.loaded: Load | None = None
         self._options = options
+        self._watchdog = Watchdog(silence_seconds)
+        self._cpu = turn or Turn.free()
         self._starts = 0
         self._begun: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -76,6 +109,11 @@ class Child:
             model=self.loaded.name if self.loaded is not None else None,
             detail=self.detail,
         )
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has loaded its model and owes somebody a reply."""
+        return self.ready is not None and bool(self._open)
 
     def begin(self) -> None:
         """Start the process before there is an event loop; :meth:`supervise` goes on from there, or says why not."""
@@ -166,12 +204,15 @@ class Child:
         """Start the process (posix_spawn: 2 ms) and tell it what to load; our end of the pair."""
         self._starts += 1
         ours, theirs = socket.socketpair()
+        shared = () if self._cpu.descriptor is None else (self._cpu.descriptor,)
+        options = [part for number in shared for part in ("--turn", str(number))]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self._module, "--fd", str(theirs.fileno()), *self._options],
+                [sys.executable, "-P", "-m", self._module, "--fd", str(theirs.fileno()), *options, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *shared),
+                env=environment(os.environ),
             )
         # One that is dead already is noticed where its replies are awaited.
         with contextlib.suppress(OSError):
@@ -184,10 +225,13 @@ class Child:
             self._turn("starting", "")
         reader, self._writer = await asyncio.open_connection(sock=link)
         self._events.publish("child.started", child=self.name, pid=self._process.pid if self._process else None)
+        watch = asyncio.ensure_future(self._watchdog.watch(self))
         try:
             await self._listen(reader)
         except (ConnectionError, FrameError) as error:
             logs.warn("child.broken", child=self.name, reason=str(error))
+        finally:
+            watch.cancel()
         return await self._bury()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -197,7 +241,12 @@ class Child:
                 self._receive(decode_up(body))
 
     def _receive(self, message: Up) -> None:
+        self._watchdog.hear()
+        # The engine's governor then takes our own work for ours.
+        self._cpu.mark()
         match message:
+            case Pong():
+                pass
             case Ready():
                 self.ready = message
                 self._turn("ready", "")
@@ -220,6 +269,7 @@ class Child:
     async def _bury(self) -> bool:
         """After the stream's end: reap the process, and tell whoever waited for it. Whether it ever was ready."""
         was_ready, self.ready = self.ready is not None, None
+        self.stats = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -231,9 +281,7 @@ class Child:
         logs.warn("child.died", child=self.name, reason=describe(code))
         self._events.publish("child.died", child=self.name, reason=describe(code))
         for replies in self._open.values():
-            replies.put_nowait(
-                EngineError(f"the {self.name} process died ({describe(code)}) during this request; send it again")
-            )
+            replies.put_nowait(ChildDiedError(f"the {self.name} process died ({describe(code)})"))
         return was_ready
 
     async def _reap(self, patience: float) -> int:
@@ -263,6 +311,14 @@ class Child:
             logs.warn("child.state", child=self.name, state=state, detail=detail)
         self.state, self.detail = state, detail
         self._changed.set()
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """What a child starts with: ours, but how its threads wait for each other is decided here alone."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(_OPENMP)}
+    # GGML starts a debugger when an assertion fails; here the assertion alone must end the process.
+    fixed = {"GOMP_SPINCOUNT": str(_SPIN_ROUNDS), "GGML_NO_BACKTRACE": "1", "MALLOC_MMAP_THRESHOLD_": str(_MAPPED)}
+    return {**kept, **fixed}
 
 
 def describe(code: int) -> str:

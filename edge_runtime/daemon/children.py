@@ -1,47 +1,31 @@
-"""The engine and the embedder as the daemon uses them: admission, retries and cancelling around two children."""
+"""The children: what each is to load, how each is started, and the embedder as the daemon uses it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
-import os
 import struct
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
+from edge_runtime import machine
 from edge_runtime.config import Config
+from edge_runtime.daemon.admission import Limits
 from edge_runtime.daemon.child import Child
+from edge_runtime.daemon.engine import WAIT_SECONDS, Engine, probe
 from edge_runtime.daemon.events import Events
-from edge_runtime.engine.messages import (
-    Cancel,
-    Done,
-    Embed,
-    Load,
-    Params,
-    Probe,
-    Probed,
-    Purge,
-    Purged,
-    Ready,
-    Score,
-    Scored,
-    Submit,
-    Token,
-    Vectors,
-)
-from edge_runtime.errors import BusyError, EdgeError, EngineError, ModelFileError
+from edge_runtime.engine.messages import Cancel, Embed, Load, Ready, Vectors
+from edge_runtime.errors import EngineError, ModelFileError
+from edge_runtime.turn import Turn
 from models.catalog import Chat, Entry, Kind
 from models.errors import DamagedFileError, ModelError, NotInstalledError
 from models.store import Store
 
-SLOTS = 1  # requests that the engine works on at once
-WAIT_SECONDS = 60.0  # a request waits so long for a child that is starting
-PROBE_SECONDS = 60.0
 EMBED_TEXTS = 64  # texts in one message to the embedder
 FILE_TEMPLATE = "file"  # a catalogue entry's word for the template inside the weights
 _FLOAT_BYTES = 4
@@ -50,23 +34,35 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Finds the two configured models: their files in the store, their rules in the catalogue.
+    """Finds models: their files in the store, their rules in the catalogue. No name: the configured one.
 
     Every method raises :class:`ModelFileError`, which says what is wrong and which command or field puts it right.
     """
 
     config: Config
     root: Path
+    snapshots: Path | None = None  # where a writer keeps prompts on disk; None: nowhere
 
-    def writer(self) -> Load:
-        name = self.config.models.writer
-        self.chat()
+    def writer(self, name: str = "") -> Load:
+        name = name or self.config.models.writer
+        self.chat(name)
         path = self._look(name, lambda store: store.writer_path(name))
-        return Load(path=str(path), name=name, context=self.config.engine.context, threads=self._threads())
+        return Load(
+            path=str(path),
+            name=name,
+            context=self.config.engine.context,
+            threads=self._threads(),
+            slots=self.config.engine.slots,
+            itl_target_ms=dataclasses.asdict(self.config.engine.itl_target_ms),  # type: ignore[arg-type]
+            cache_bytes=self.config.engine.cache_bytes,
+            digest=path.name,  # the store names a file by its digest
+            snapshots=str(self.snapshots.resolve()) if self.snapshots is not None else "",
+            snapshot_bytes=self.config.engine.snapshot_bytes,
+        )
 
-    def chat(self) -> Chat:
+    def chat(self, name: str = "") -> Chat:
         """How the writer is prompted."""
-        name = self.config.models.writer
+        name = name or self.config.models.writer
         chat = self._entry(name, "writer").chat
         if chat is None:
             raise ModelFileError(f"the catalogue entry of {name} has no [chat]; models/README.md shows one")
@@ -104,9 +100,10 @@ class ModelFiles:
     def _entry(self, name: str, kind: Kind) -> Entry:
         entry = self._look(name, lambda store: store.entry(name))
         if entry.kind != kind:
+            configured = self.config.models.writer if kind == "writer" else self.config.models.embedder
+            asked = f"models.{kind} is {name}" if name == configured else f"{name} is asked for as a {kind}"
             raise ModelFileError(
-                f"models.{kind} is {name}, and kind in its catalogue entry is {entry.kind}: choose another "
-                "from: edge model list"
+                f"{asked}, and kind in its catalogue entry is {entry.kind}: choose another from: edge model list"
             )
         return entry
 
@@ -118,111 +115,7 @@ class ModelFiles:
             raise ModelFileError(f"{error}; fetch it with: edge model pull {name}" if absent else str(error)) from error
 
     def _threads(self) -> int:
-        return self.config.engine.threads or len(os.sched_getaffinity(0))
-
-
-class Engine:
-    """The writer: one prompt in, tokens out. Requests take turns in the order of their arrival."""
-
-    def __init__(self, child: Child, *, queue: int) -> None:
-        self.child = child
-        self.running = 0
-        self._queue = queue
-        self._turn = asyncio.Semaphore(SLOTS)
-        self._present = 0
-
-    @property
-    def waiting(self) -> int:
-        return self._present - self.running
-
-    @property
-    def ready(self) -> Ready | None:
-        return self.child.ready
-
-    @contextlib.asynccontextmanager
-    async def turn(self, on_start: Callable[[], None] | None = None) -> AsyncIterator[Ready]:
-        """Wait for a turn, and for a child that is starting.
-
-        Raises:
-            BusyError: as many requests wait already as ``engine.queue`` allows.
-            EngineError: no engine within a minute.
-        """
-        if self._present >= SLOTS + self._queue:
-            raise BusyError(f"{self.waiting} requests are waiting already; try again in some seconds")
-        self._present += 1
-        try:
-            async with self._turn:
-                ready = await self.child.wait_ready(WAIT_SECONDS)
-                self.running += 1
-                if on_start is not None:
-                    on_start()
-                try:
-                    yield ready
-                finally:
-                    self.running -= 1
-        finally:
-            self._present -= 1
-
-    async def generate(
-        self,
-        prompt: str,
-        params: Params,
-        *,
-        add_bos: bool = True,
-        on_start: Callable[[], None] | None = None,
-    ) -> AsyncGenerator[Token | Done, None]:
-        """Tokens, and :class:`Done` last; leaving the generator early cancels. ``prompt`` went through a template.
-
-        Raises:
-            BusyError: the queue is full.
-            EngineError: the engine died, or is not there.
-            ContextLengthError: the prompt does not fit.
-        """
-        key = uuid.uuid4().hex
-        async with self.turn(on_start), self.child.exchange(key) as replies:
-            finished = False
-            self.child.send(Submit(id=key, prompt=prompt, params=params, add_bos=add_bos))
-            try:
-                while not finished:
-                    reply = await replies.get()
-                    # A request that failed needs no cancelling either.
-                    finished = isinstance(reply, Done | EdgeError)
-                    match reply:
-                        case Token() | Done():
-                            yield reply
-                        case EdgeError():
-                            raise reply
-                        case other:
-                            raise EngineError(
-                                f"the engine answered with {type(other).__name__}; send the request again"
-                            )
-            finally:
-                if not finished:
-                    self.cancel(key)
-
-    async def score(self, prompt: str, choices: Sequence[str]) -> Scored:
-        """Log-probability of each choice after ``prompt``. Raises as :meth:`generate`."""
-        key = uuid.uuid4().hex
-        async with self.turn():
-            reply = await self.child.call(key, Score(id=key, prompt=prompt, choices=list(choices)))
-        if not isinstance(reply, Scored):
-            raise EngineError("the engine did not score; send the request again")
-        return reply
-
-    def cancel(self, key: str) -> None:
-        with contextlib.suppress(EngineError):
-            self.child.send(Cancel(id=key))
-
-    async def purge(self) -> bool:
-        """Forget every cached prompt; an engine that is not there has none. Whether one was there to ask."""
-        key = uuid.uuid4().hex
-        try:
-            return isinstance(await self.child.call(key, Purge(id=key)), Purged)
-        except EngineError:
-            return False
-
-    async def probe(self) -> list[tuple[str, bool, str]]:
-        return await probe(self.child)
+        return self.config.engine.threads or machine.cores()
 
 
 class Embedder:
@@ -283,36 +176,51 @@ class Embedder:
         return await probe(self.child)
 
 
-async def probe(child: Child) -> list[tuple[str, bool, str]]:
-    """Have a child try the ways out of the seal: route, refused, detail."""
-    key = uuid.uuid4().hex
-    async with asyncio.timeout(PROBE_SECONDS):
-        await child.wait_ready(WAIT_SECONDS)
-        reply = await child.call(key, Probe(id=key))
-    if not isinstance(reply, Probed):
-        raise EngineError(f"the {child.name} did not probe; ask again")
-    return reply.attempts
-
-
-def make_children(config: Config, root: Path, events: Events, *, sealed: bool) -> tuple[Engine, Embedder]:
-    """Both children, not started yet; ``root`` is the model store, the one place that they may read."""
-    files = ModelFiles(config, root)
-    reads = ["--read", str(root.resolve())]
-    engine = Child(
-        "engine",
-        "edge_runtime.engine",
-        options=[*reads, *([] if sealed else ["--unsealed"])],
-        find=files.writer,
-        events=events,
-    )
+def make_children(
+    config: Config, root: Path, events: Events, *, snapshots: Path, sealed: bool, turn: Turn
+) -> tuple[Engine, Embedder]:
+    """The embedder and the configured writer, not started yet; as :func:`make_engine`."""
+    engine = make_engine("", config, root, events, snapshots=snapshots, sealed=sealed, turn=turn)
     embedder = Child(
         "embedder",
         "edge_runtime.embedding",
-        options=[*reads, *([] if sealed else ["--unsealed"])],
-        find=files.embedder,
+        options=["--read", str(root.resolve()), *([] if sealed else ["--unsealed"])],
+        find=ModelFiles(config, root).embedder,
         events=events,
+        turn=turn,
     )
-    return Engine(engine, queue=config.engine.queue), Embedder(embedder)
+    return engine, Embedder(embedder)
+
+
+def make_engine(
+    name: str, config: Config, root: Path, events: Events, *, snapshots: Path, sealed: bool, turn: Turn
+) -> Engine:
+    """An engine for the writer ``name`` (empty: the configured one), not started yet.
+
+    ``root`` is the model store, the one place that children may read. Engines alone may write, and only below
+    ``snapshots``. All children compute in turns: ``turn``.
+    """
+    files = ModelFiles(config, root, snapshots)
+    child = Child(
+        "engine",
+        "edge_runtime.engine",
+        options=[
+            *("--read", str(root.resolve())),
+            *("--write", str(snapshots.resolve())),
+            *([] if sealed else ["--unsealed"]),
+        ],
+        find=lambda: files.writer(name),
+        events=events,
+        silence_seconds=config.engine.silence_seconds,
+        turn=turn,
+    )
+    return Engine(child, limits(config))
+
+
+def limits(config: Config) -> Limits:
+    """How many requests may run and wait in front of each engine."""
+    engine = config.engine
+    return Limits(slots=engine.slots, queue=engine.queue, per_user=engine.per_user)
 
 
 def rows(vectors: Vectors) -> list[tuple[float, ...]]:

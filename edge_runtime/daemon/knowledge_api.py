@@ -14,6 +14,7 @@ from edge_runtime import protocol
 from edge_runtime.daemon.call import Call, Reply, Route, within
 from edge_runtime.daemon.library import Shelf, reader_of
 from edge_runtime.daemon.state import Daemon
+from edge_runtime.daemon.writer import Pen
 from edge_runtime.errors import EngineError, NotFoundError, RequestError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ async def _sensitivity(call: Call, name: str) -> protocol.Sensitivity:
 
 
 async def ask(call: Call, body: protocol.AskRequest) -> Reply:
+    if body.edge is not None:
+        call.running.priority = body.edge.priority
     async with within(body.edge.deadline_ms if body.edge is not None else None):
         return await _ask(call, body)
 
@@ -63,6 +66,7 @@ async def _ask(call: Call, body: protocol.AskRequest) -> Reply:
         mode=body.mode,
         sensitivity=await _sensitivity(call, collection),
         reader=reader_of(call.peer, administers=call.administers),
+        writer=Pen(call.daemon.writer, str(call.peer), call.running.priority, call.administers),
     )
     answers.begin(call.id, call.peer)
     call.running.start()
@@ -259,7 +263,7 @@ async def remove_document(call: Call, _: None) -> Reply:
 async def _purge(daemon: Daemon, documents: Sequence[str]) -> dict[str, int]:
     """Forget what was derived from documents outside the index: answers that quote them, and every cached prompt."""
     answers = daemon.answers.forget(documents)
-    await daemon.engine.purge()
+    await daemon.pool.purge()
     snapshots = await asyncio.to_thread(_empty, daemon.paths.snapshots)
     return {"answers": answers, "snapshots": snapshots}
 

@@ -16,7 +16,6 @@ from edge_runtime.config import Config
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.children import Embedder
 from edge_runtime.daemon.peers import Peer, Uid
-from edge_runtime.daemon.writer import Writer
 from edge_runtime.engine.messages import Load
 from edge_runtime.errors import EdgeError, EngineError, StorageError
 from edge_runtime.paths import Paths
@@ -37,27 +36,24 @@ _T = TypeVar("_T")
 class Shelf:
     """Everything that an open index serves."""
 
-    def __init__(
-        self, index: Index, journal: Journal, *, embedder: DocumentEmbedder, writer: Writer, confidence: float
-    ) -> None:
+    def __init__(self, index: Index, journal: Journal, *, embedder: DocumentEmbedder, confidence: float) -> None:
         from edge_runtime.knowledge.asking import Asker  # noqa: PLC0415
 
         self.index = index
         self.journal = journal
         self.embedder = embedder
-        self.asker: Asker = Asker(index, embedder, writer, confidence=confidence)
+        self.asker: Asker = Asker(index, embedder, confidence=confidence)
         self.adding = asyncio.Semaphore(1)  # one document at a time: each may take much memory
 
 
 class Library:
     """Holds the :class:`Shelf`, or what keeps it from being opened."""
 
-    def __init__(self, paths: Paths, config: Config, embedder: Embedder, writer: Writer) -> None:
+    def __init__(self, paths: Paths, config: Config, embedder: Embedder) -> None:
         self.trouble = _OPENING
         self._paths = paths
         self._config = config
         self._embedder = embedder
-        self._writer = writer
         self._shelf: Shelf | None = None
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._settled = asyncio.Event()
@@ -95,9 +91,7 @@ class Library:
         journal = Journal(self._paths.journal)
         index = Index.open(self._paths.index, embedder=model, width=width)
         embedder = DocumentEmbedder(self._embedder, tokenizer)
-        return Shelf(
-            index, journal, embedder=embedder, writer=self._writer, confidence=self._config.knowledge.confidence
-        )
+        return Shelf(index, journal, embedder=embedder, confidence=self._config.knowledge.confidence)
 
     @property
     def shelf(self) -> Shelf:

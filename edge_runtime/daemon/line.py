@@ -22,6 +22,7 @@ class Line:
         self.peer = ""
         self.status = GONE
         self.code: str | None = None
+        self.reason = ""
         self.call: Call | None = None
         self._daemon = daemon
         self._began = time.perf_counter()
@@ -29,6 +30,7 @@ class Line:
     def fail(self, error: EdgeError) -> None:
         self.status = error.status
         self.code = error.code
+        self.reason = error.reason
 
     def write(self) -> None:
         seconds = time.perf_counter() - self._began
@@ -51,6 +53,10 @@ class Line:
         if self.code is not None:
             metrics.refusals.add(code=self.code)
             fields["code"] = self.code
+        if self.reason:
+            asked = self.call.running.priority if self.call is not None else ""
+            metrics.refused.add(**{"class": asked, "reason": self.reason})
+            fields["reason"] = self.reason
         logs.info("request", **fields)
-        if self.kind not in ("health", "ready", "metrics", "status", "requests"):
+        if self.kind not in ("health", "ready", "metrics", "status", "requests", "engine"):
             self._daemon.events.publish("request.finished", **fields)

@@ -16,6 +16,7 @@ from edge_runtime.daemon import logs, notify, startup
 from edge_runtime.errors import ConfigError, EdgeError, ExitCode
 from edge_runtime.paths import Paths
 from edge_runtime.seal import Access, SealReport, plain_writes, seal
+from edge_runtime.turn import Turn
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -40,6 +41,15 @@ def _seal(paths: Paths, config: Path, *, unsealed: bool) -> SealReport:
     return report
 
 
+def _turn() -> Turn:
+    """Made before the seal, which the children could not look past."""
+    try:
+        return Turn.create()
+    except OSError as error:
+        logs.warn("turn.missing", reason=f"{error}: tokens and embeddings will slow each other down")
+        return Turn.free()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to stop; the exit status."""
     options = _arguments(argv)
@@ -56,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         inherited = notify.inherited_listeners()
         listeners = startup.open_listeners(paths, options.listen, inherited)
         notifier = notify.Notifier.from_environment()
+        turn = _turn()
         report = _seal(paths, config_path, unsealed=options.unsealed)
     except EdgeError as error:
         logs.error("refused", reason=error.message)
@@ -67,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
     from edge_runtime.daemon.beginning import begin  # noqa: PLC0415  (after the seal)
 
-    beginning = begin(config, paths, listeners, notifier, report)
+    beginning = begin(config, paths, listeners, notifier, report, turn=turn)
     from edge_runtime.daemon import process  # noqa: PLC0415  (while the children load)
 
     process.run(beginning)

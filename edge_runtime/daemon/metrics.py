@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Mapping
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from edge_runtime.engine_protocol import Latency
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BETWEEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
+_RECENT = 256  # observations by class that the quantiles of now are taken of
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 Labels = tuple[tuple[str, str], ...]
 
@@ -29,7 +36,7 @@ class Counter:
     help: str
     values: dict[Labels, float] = field(default_factory=dict)
 
-    def add(self, amount: float = 1.0, **labels: str) -> None:
+    def add(self, amount: float = 1.0, /, **labels: str) -> None:
         key = tuple(sorted(labels.items()))
         self.values[key] = self.values.get(key, 0.0) + amount
 
@@ -64,7 +71,7 @@ class Histogram:
     bounds: tuple[float, ...] = _SECONDS
     spreads: dict[Labels, _Spread] = field(default_factory=dict)
 
-    def observe(self, value: float, **labels: str) -> None:
+    def observe(self, value: float, /, **labels: str) -> None:
         key = tuple(sorted(labels.items()))
         spread = self.spreads.setdefault(key, _Spread([0] * (len(self.bounds) + 1)))
         spread.counts[bisect.bisect_left(self.bounds, value)] += 1
@@ -83,6 +90,39 @@ class Histogram:
         return out
 
 
+class Recent:
+    """The latest observations of each class, for a person who watches; Prometheus works out its own."""
+
+    def __init__(self) -> None:
+        self.written = 0  # tokens
+        self._first: dict[str, deque[float]] = {}
+        self._between: dict[str, deque[float]] = {}
+
+    def first(self, priority: str, seconds: float) -> None:
+        self._first.setdefault(priority, deque(maxlen=_RECENT)).append(seconds)
+
+    def between(self, priority: str, seconds: float) -> None:
+        self._between.setdefault(priority, deque(maxlen=_RECENT)).append(seconds)
+
+    def latency(self) -> dict[str, Latency]:
+        return {
+            name: Latency(
+                first_p50_ms=_quantile(self._first.get(name), 0.5),
+                first_p95_ms=_quantile(self._first.get(name), 0.95),
+                between_p50_ms=_quantile(self._between.get(name), 0.5),
+                between_p95_ms=_quantile(self._between.get(name), 0.95),
+            )
+            for name in sorted({*self._first, *self._between})
+        }
+
+
+def _quantile(seconds: Collection[float] | None, share: float) -> float | None:
+    """The smallest value that ``share`` of them do not pass, in milliseconds."""
+    if not seconds:
+        return None
+    return round(1000 * sorted(seconds)[math.ceil(share * len(seconds)) - 1], 2)
+
+
 class Metrics:
     """What ``/metrics`` shows; gauges are added by whoever holds what they read."""
 
@@ -90,8 +130,18 @@ class Metrics:
         self.requests = Counter("edge_requests_total", "Requests by route and status.")
         self.refusals = Counter("edge_refusals_total", "Requests that were refused or failed, by error code.")
         self.seconds = Histogram("edge_request_seconds", "Time from a request's head to the end of its reply.")
-        self.first_token = Histogram("edge_first_token_seconds", "Time to the first generated token.")
+        self.first_token = Histogram(
+            "edge_time_to_first_token_seconds", "From a request's arrival to a text's first token.", _FIRST_SECONDS
+        )
+        self.between_tokens = Histogram(
+            "edge_inter_token_seconds", "From a token to the next one as the client gets them.", _BETWEEN_SECONDS
+        )
         self.tokens = Counter("edge_tokens_total", "Tokens read and written by the writer.")
+        self.prefilled = Counter("edge_prefilled_tokens_total", "Tokens of prompts that were evaluated.")
+        self.cached = Counter("edge_cached_tokens_total", "Tokens of prompts that were not, by where they were kept.")
+        self.drafted = Counter("edge_drafted_tokens_total", "Tokens that speculation guessed, by whether it was right.")
+        self.refused = Counter("edge_admission_refusals_total", "Requests not admitted, by reason and class.")
+        self.recent = Recent()
         self.gauges: list[Gauge] = []
 
     def gauge(self, name: str, text: str, read: Callable[[], Mapping[Labels, float]]) -> None:
@@ -103,7 +153,12 @@ class Metrics:
             self.refusals,
             self.seconds,
             self.first_token,
+            self.between_tokens,
             self.tokens,
+            self.prefilled,
+            self.cached,
+            self.drafted,
+            self.refused,
             *self.gauges,
         )
         return "\n".join(line for metric in every for line in metric.lines()) + "\n"

@@ -1,6 +1,6 @@
-"""OpenAI's routes under ``/v1``: chat, completions, embeddings and models.
+"""OpenAI's routes under ``/v1`` that compute: chat, completions and embeddings.
 
-What this daemon does not do yet (tools, JSON schemas, more than one choice) is refused by name, never ignored: by
+What this daemon does not do is refused by name, never ignored: by
 :mod:`edge_runtime.daemon.unsupported`, or by the type of the body.
 """
 
@@ -9,224 +9,238 @@ from __future__ import annotations
 import base64
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import web
 
 from edge_runtime import openai_protocol, protocol
-from edge_runtime.daemon import unsupported
+from edge_runtime.daemon import tools, unsupported
+from edge_runtime.daemon.admission import Bid, Place
 from edge_runtime.daemon.call import Call, Reply, Route, within
 from edge_runtime.daemon.children import rows
+from edge_runtime.daemon.choices import Choices, finish_reason
+from edge_runtime.daemon.engine import Engine
 from edge_runtime.daemon.generation import Draft, completion_logprobs, sampling, token_logprob
-from edge_runtime.engine.messages import Done, Token
-from edge_runtime.errors import EngineError, ModelNotFoundError, RequestError
+from edge_runtime.daemon.structures import read_structure
+from edge_runtime.daemon.writer import Writer
+from edge_runtime.engine.messages import Done, Submit, Token
+from edge_runtime.errors import ModelNotFoundError, RequestError
 
 
-def _check_writer(call: Call, model: str) -> str:
-    """The writer's name; OpenAI's clients may also ask for ``default``."""
-    name = call.daemon.writer.name
-    if model not in (name, "default"):
-        raise ModelNotFoundError(f"the model {model} is not here; this box writes with {name}", param="model")
-    return name
+@contextlib.asynccontextmanager
+async def use_writer(call: Call, model: str, deadline_ms: int | None) -> AsyncIterator[Writer]:
+    """The writer of that name while the block lasts; OpenAI's clients may also ask for ``default``.
+
+    Raises:
+        DeadlineError: others had to leave for it, and have not within the deadline. And as :meth:`Pool.use`.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        async with within(deadline_ms):
+            writer = await stack.enter_async_context(call.daemon.pool.use(model))
+        yield writer
 
 
-@dataclass(slots=True)
-class Generation:
-    """One request's tokens on their way to the client, counted for the log, the metrics and the list of requests."""
+@contextlib.asynccontextmanager
+async def _admitted(
+    call: Call, engine: Engine, body: openai_protocol.Sampling, *, size: int, limit: int, adapter: str
+) -> AsyncIterator[tuple[Place, Submit]]:
+    """A place for ``size`` bytes of prompt and texts of at most ``limit`` tokens, and what the engine is to do with
+    them but for prompt and sampling.
 
-    call: Call
-    tokens: AsyncGenerator[Token | Done, None]
-    done: Done | None = None
-
-    async def steps(self) -> AsyncIterator[Token]:
-        began = time.perf_counter()
-        async with contextlib.aclosing(self.tokens):
-            async for step in self.tokens:
-                match step:
-                    case Token(tokens=count):
-                        if self.call.running.tokens == 0:
-                            self.call.daemon.metrics.first_token.observe(
-                                time.perf_counter() - began, route=self.call.route.kind
-                            )
-                        self.call.running.tokens = self.call.completion_tokens = count
-                        yield step
-                    case Done():
-                        self._finish(step)
-
-    def _finish(self, done: Done) -> None:
-        self.done = done
-        self.call.prompt_tokens = done.prompt_tokens
-        self.call.completion_tokens = done.completion_tokens
-
-    @property
-    def ended(self) -> Done:
-        if self.done is None:
-            raise EngineError("the engine ended a request without saying how; send it again")
-        return self.done
-
-    @property
-    def reason(self) -> openai_protocol.FinishReason:
-        return "length" if self.ended.reason == "length" else "stop"
-
-    @property
-    def usage(self) -> openai_protocol.Usage:
-        done = self.ended
-        return openai_protocol.Usage(
-            prompt_tokens=done.prompt_tokens,
-            completion_tokens=done.completion_tokens,
-            total_tokens=done.prompt_tokens + done.completion_tokens,
-        )
-
-    @property
-    def report(self) -> protocol.EdgeReport:
-        cached = self.ended.cached_tokens
-        return protocol.EdgeReport(cache=protocol.CacheReport(hit_tokens=cached, tier="live" if cached else "none"))
-
-
-def _check_edge(body: openai_protocol.Sampling) -> int | None:
-    """The deadline in milliseconds. Raises RequestError: a collection is named, which only questions can be put to."""
-    if body.edge is None:
-        return None
-    if body.edge.collection is not None:
+    Raises:
+        BusyError: the queue is full, or the peer has enough requests in it.
+        DeadlineError: the deadline cannot be met, or has passed.
+        RequestError: a collection is named, which only questions can be put to.
+    """
+    edge = body.edge or protocol.EdgeRequest()
+    if edge.collection is not None:
         raise RequestError(
             "edge.collection is not supported here; ask a collection with /edge/v1/ask", param="edge.collection"
         )
-    return body.edge.deadline_ms
+    call.running.priority = edge.priority
+    bid = Bid(
+        user=str(call.peer),
+        priority=edge.priority,
+        privileged=call.administers,
+        places=body.n or 1,
+        prompt_bytes=size,
+        tokens=limit,
+        whole=bool(body.ignore_eos),
+        deadline_ms=edge.deadline_ms,
+    )
+    submit = Submit(
+        id="",
+        prompt="",
+        priority=edge.priority,
+        domain=str(call.peer),
+        adapter=adapter,
+        deterministic=edge.deterministic,
+    )
+    with engine.admit(bid) as place:
+        async with within(edge.deadline_ms, spent=call.running.age):
+            yield place, submit
 
 
 async def chat(call: Call, body: openai_protocol.ChatRequest) -> Reply:
-    async with within(_check_edge(body)):
-        return await _chat(call, body)
-
-
-async def _chat(call: Call, body: openai_protocol.ChatRequest) -> Reply:
-    model = _check_writer(call, body.model)
+    model, adapter = call.daemon.adapters.choose(body.model, body.edge)
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
-    params = sampling(
-        body,
-        limit=body.max_completion_tokens or body.max_tokens or call.daemon.config.engine.max_tokens,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    limit = body.max_completion_tokens or body.max_tokens or call.daemon.config.engine.max_tokens
+    offer = tools.read_offer(body, limit)
+    structure = read_structure(body, limit) if offer is None else offer.structure
+    size = sum(len(message.text.encode()) for message in body.messages) + (0 if offer is None else offer.size)
+    async with (
+        use_writer(call, model, body.edge.deadline_ms if body.edge is not None else None) as writer,
+        _admitted(call, writer.engine, body, size=size, limit=limit, adapter=adapter) as (place, order),
+    ):
+        params = sampling(body, limit=limit, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
+        submit = await writer.prepare(
+            body.messages,
+            msgspec.structs.replace(order, params=params, structure=structure),
+            tools=() if offer is None else offer.tools,
+        )
+        choices = Choices(call, writer.engine, place, submit, count=body.n or 1)
+        if body.stream:
+            return await _stream_chat(call, choices, writer.name, body)
+        drafts = await _collect(choices, [Draft() for _ in range(body.n or 1)])
+    return openai_protocol.ChatCompletion(
+        id=call.id,
+        created=int(time.time()),
+        model=writer.name,
+        choices=[_message(index, draft, done, body) for index, (draft, done) in enumerate(drafts)],
+        usage=choices.usage,
+        edge=choices.report,
     )
-    tokens = call.daemon.writer.generate(body.messages, params, on_start=call.running.start)
-    generation = Generation(call, tokens)
-    if body.stream:
-        return await _stream_chat(generation, model, body)
-    draft = Draft()
-    async for token in generation.steps():
-        draft.add(token)
-    choice = openai_protocol.ChatChoice(
-        index=0,
-        message=openai_protocol.AssistantMessage(content=draft.text),
-        finish_reason=generation.reason,
+
+
+async def _collect(choices: Choices, drafts: list[Draft]) -> list[tuple[Draft, Done]]:
+    """Every text to its end, with how it ended."""
+    async with contextlib.aclosing(choices.steps()) as steps:
+        async for index, step in steps:
+            if isinstance(step, Token):
+                drafts[index].add(step)
+    return list(zip(drafts, choices.ended, strict=True))
+
+
+def _message(index: int, draft: Draft, done: Done, body: openai_protocol.ChatRequest) -> openai_protocol.ChatChoice:
+    speech = tools.speech(body)
+    speech.feed(draft.text, last=True)
+    return openai_protocol.ChatChoice(
+        index=index,
+        message=speech.message,
+        finish_reason=speech.reason(finish_reason(done)),
         logprobs=openai_protocol.Logprobs(content=[token_logprob(item) for item in draft.tokens])
         if body.logprobs
         else None,
     )
-    return openai_protocol.ChatCompletion(
-        id=call.id,
-        created=int(time.time()),
-        model=model,
-        choices=[choice],
-        usage=generation.usage,
-        edge=generation.report,
-    )
 
 
-async def _stream_chat(generation: Generation, model: str, body: openai_protocol.ChatRequest) -> web.StreamResponse:
-    call, created = generation.call, int(time.time())
+async def _stream_chat(
+    call: Call, choices: Choices, model: str, body: openai_protocol.ChatRequest
+) -> web.StreamResponse:
+    created = int(time.time())
 
-    async def send(
-        *choices: openai_protocol.ChunkChoice, usage: openai_protocol.Usage | None = None, last: bool = False
-    ) -> None:
-        report = generation.report if last else msgspec.UNSET
+    async def send(*chunk: openai_protocol.ChunkChoice, usage: openai_protocol.Usage | None = None) -> None:
+        report = choices.report if chunk and choices.finished else msgspec.UNSET
         await call.stream.send(
             openai_protocol.ChatChunk(
-                id=call.id, created=created, model=model, choices=list(choices), usage=usage, edge=report
+                id=call.id, created=created, model=model, choices=list(chunk), usage=usage, edge=report
             )
         )
 
-    opened = False
-    async for token in generation.steps():
-        if not opened:
-            opened = True
-            await send(openai_protocol.ChunkChoice(index=0, delta=openai_protocol.Delta(role="assistant", content="")))
-        if token.text or body.logprobs:
-            logprobs = openai_protocol.Logprobs(content=[token_logprob(token)]) if body.logprobs else None
-            await send(
-                openai_protocol.ChunkChoice(index=0, delta=openai_protocol.Delta(content=token.text), logprobs=logprobs)
-            )
-    await send(
-        openai_protocol.ChunkChoice(index=0, delta=openai_protocol.Delta(), finish_reason=generation.reason), last=True
-    )
+    speeches = [tools.speech(body) for _ in range(body.n or 1)]
+    opened: set[int] = set()
+    async with contextlib.aclosing(choices.steps()) as steps:
+        async for index, step in steps:
+            speech = speeches[index]
+            if isinstance(step, Done):
+                for delta in speech.feed("", last=True):
+                    await send(openai_protocol.ChunkChoice(index=index, delta=delta))
+                reason = speech.reason(finish_reason(step))
+                await send(
+                    openai_protocol.ChunkChoice(index=index, delta=openai_protocol.Delta(), finish_reason=reason)
+                )
+                continue
+            if index not in opened:
+                opened.add(index)
+                await send(
+                    openai_protocol.ChunkChoice(index=index, delta=openai_protocol.Delta(role="assistant", content=""))
+                )
+            deltas = speech.feed(step.text) or ([openai_protocol.Delta(content="")] if body.logprobs else [])
+            logprobs = openai_protocol.Logprobs(content=[token_logprob(step)]) if body.logprobs else None
+            for delta in deltas:
+                await send(openai_protocol.ChunkChoice(index=index, delta=delta, logprobs=logprobs))
+                logprobs = None
     if body.stream_options is not None and body.stream_options.include_usage:
-        await send(usage=generation.usage)
+        await send(usage=choices.usage)
     await call.stream.send("[DONE]")
     return await call.stream.end()
 
 
 async def complete(call: Call, body: openai_protocol.CompletionRequest) -> Reply:
-    async with within(_check_edge(body)):
-        return await _complete(call, body)
-
-
-async def _complete(call: Call, body: openai_protocol.CompletionRequest) -> Reply:
-    model = _check_writer(call, body.model)
-    params = sampling(body, limit=body.max_tokens or call.daemon.config.engine.max_tokens, logprobs=body.logprobs)
-    tokens = call.daemon.engine.generate(body.prompt, params, on_start=call.running.start)
-    generation = Generation(call, tokens)
-    if body.stream:
-        return await _stream_completion(generation, model, body)
-    draft = Draft(body.prompt if body.echo else "")
-    async for token in generation.steps():
-        draft.add(token)
-    choice = openai_protocol.CompletionChoice(
-        index=0,
-        text=draft.text,
-        finish_reason=generation.reason,
-        logprobs=completion_logprobs(draft.tokens, offset=draft.offset) if body.logprobs is not None else None,
-    )
+    model, adapter = call.daemon.adapters.choose(body.model, body.edge)
+    limit = body.max_tokens or call.daemon.config.engine.max_tokens
+    structure = read_structure(body, limit)
+    size = len(body.prompt.encode())
+    async with (
+        use_writer(call, model, body.edge.deadline_ms if body.edge is not None else None) as writer,
+        _admitted(call, writer.engine, body, size=size, limit=limit, adapter=adapter) as (place, order),
+    ):
+        params = sampling(body, limit=limit, logprobs=body.logprobs)
+        submit = msgspec.structs.replace(order, prompt=body.prompt, params=params, structure=structure)
+        choices = Choices(call, writer.engine, place, submit, count=body.n or 1)
+        if body.stream:
+            return await _stream_completion(call, choices, writer.name, body)
+        drafts = await _collect(choices, [Draft(body.prompt if body.echo else "") for _ in range(body.n or 1)])
     return openai_protocol.Completion(
         id=call.id,
         created=int(time.time()),
-        model=model,
-        choices=[choice],
-        usage=generation.usage,
-        edge=generation.report,
+        model=writer.name,
+        choices=[
+            openai_protocol.CompletionChoice(
+                index=index,
+                text=draft.text,
+                finish_reason=finish_reason(done),
+                logprobs=completion_logprobs(draft.tokens, offset=draft.offset) if body.logprobs is not None else None,
+            )
+            for index, (draft, done) in enumerate(drafts)
+        ],
+        usage=choices.usage,
+        edge=choices.report,
     )
 
 
 async def _stream_completion(
-    generation: Generation, model: str, body: openai_protocol.CompletionRequest
+    call: Call, choices: Choices, model: str, body: openai_protocol.CompletionRequest
 ) -> web.StreamResponse:
-    call, created = generation.call, int(time.time())
+    created = int(time.time())
 
-    async def send(
-        *choices: openai_protocol.CompletionChoice, usage: openai_protocol.Usage | None = None, last: bool = False
-    ) -> None:
-        report = generation.report if last else msgspec.UNSET
+    async def send(*chunk: openai_protocol.CompletionChoice, usage: openai_protocol.Usage | None = None) -> None:
+        report = choices.report if chunk and choices.finished else msgspec.UNSET
         await call.stream.send(
             openai_protocol.Completion(
-                id=call.id, created=created, model=model, choices=list(choices), usage=usage, edge=report
+                id=call.id, created=created, model=model, choices=list(chunk), usage=usage, edge=report
             )
         )
 
-    offset = 0
-    async for token in generation.steps():
-        if offset == 0 and body.echo and body.prompt:
-            offset = len(body.prompt)
-            await send(openai_protocol.CompletionChoice(index=0, text=body.prompt, finish_reason=None))
-        logprobs = completion_logprobs([token], offset=offset) if body.logprobs is not None else None
-        offset += len(token.text)
-        if token.text or logprobs is not None:
-            await send(
-                openai_protocol.CompletionChoice(index=0, text=token.text, finish_reason=None, logprobs=logprobs)
-            )
-    await send(openai_protocol.CompletionChoice(index=0, text="", finish_reason=generation.reason), last=True)
+    offsets = [0] * (body.n or 1)
+    async with contextlib.aclosing(choices.steps()) as steps:
+        async for index, step in steps:
+            if isinstance(step, Done):
+                await send(openai_protocol.CompletionChoice(index=index, text="", finish_reason=finish_reason(step)))
+                continue
+            if offsets[index] == 0 and body.echo and body.prompt:
+                offsets[index] = len(body.prompt)
+                await send(openai_protocol.CompletionChoice(index=index, text=body.prompt, finish_reason=None))
+            logprobs = completion_logprobs([step], offset=offsets[index]) if body.logprobs is not None else None
+            offsets[index] += len(step.text)
+            if step.text or logprobs is not None:
+                await send(
+                    openai_protocol.CompletionChoice(index=index, text=step.text, finish_reason=None, logprobs=logprobs)
+                )
     if body.stream_options is not None and body.stream_options.include_usage:
-        await send(usage=generation.usage)
+        await send(usage=choices.usage)
     await call.stream.send("[DONE]")
     return await call.stream.end()
 
@@ -254,26 +268,6 @@ async def embed(call: Call, body: openai_protocol.EmbeddingsRequest) -> Reply:
         model=name,
         usage=openai_protocol.EmbeddingsUsage(prompt_tokens=vectors.tokens, total_tokens=vectors.tokens),
     )
-
-
-def _cards(call: Call) -> list[openai_protocol.ModelCard]:
-    created = int(call.daemon.started)
-    children = (call.daemon.engine.child, call.daemon.embedder.child)
-    return [
-        openai_protocol.ModelCard(id=child.ready.name, created=created) for child in children if child.ready is not None
-    ]
-
-
-async def list_models(call: Call, _: None) -> Reply:
-    return openai_protocol.ModelList(data=_cards(call))
-
-
-async def show_model(call: Call, _: None) -> Reply:
-    wanted = call.part("id")
-    for card in _cards(call):
-        if card.id == wanted:
-            return card
-    raise ModelNotFoundError(f"the model {wanted} is not loaded; list what is with: GET /v1/models", param="model")
 
 
 _CHAT = openai_protocol.ChatRequest(
@@ -317,23 +311,5 @@ ROUTES: tuple[Route, ...] = (
         body=openai_protocol.EmbeddingsRequest,
         example=openai_protocol.EmbeddingsRequest(model="default", input="low suction pressure"),
         reply=openai_protocol.Embeddings,
-    ),
-    Route(
-        method="GET",
-        path="/v1/models",
-        kind="models",
-        action="look",
-        summary="The models that are loaded.",
-        handle=list_models,
-        reply=openai_protocol.ModelList,
-    ),
-    Route(
-        method="GET",
-        path="/v1/models/{id}",
-        kind="models",
-        action="look",
-        summary="One loaded model.",
-        handle=show_model,
-        reply=openai_protocol.ModelCard,
     ),
 )

@@ -16,6 +16,10 @@ from edge_runtime.daemon.call import Call, Reply, Route
 
 _TEMPLATE = "#/components/schemas/{name}"
 _MEDIA = {"text/plain": {"type": "string"}, "application/json": {"type": "object"}}
+_RETRY_AFTER = {
+    "description": "With 429 and 503: the seconds after which a place is expected to be free.",
+    "schema": {"type": "integer", "minimum": 1},
+}
 _PART = re.compile(r"\{(\w+)\}")
 
 
@@ -64,6 +68,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
             "200": {"description": "done", "content": content},
             "default": {
                 "description": "what went wrong, and what to do about it",
+                "headers": {"Retry-After": _RETRY_AFTER},
                 "content": {"application/json": {"schema": schemas[protocol.ErrorReply]}},
             },
         },

@@ -12,6 +12,8 @@ from edge_runtime import protocol
 from edge_runtime.daemon import metrics
 from edge_runtime.daemon.backup import write_backup
 from edge_runtime.daemon.call import Call, Reply, Route
+from edge_runtime.daemon.children import Embedder
+from edge_runtime.daemon.engine import Engine
 from edge_runtime.errors import EngineError
 from edge_runtime.seal import attempts
 
@@ -32,12 +34,15 @@ async def status(call: Call, _: None) -> Reply:
         embedder=embedder.ready.name if embedder.ready else None,
         context=engine.ready.context if engine.ready else daemon.config.engine.context,
         seal=daemon.seal,
-        children=[engine.child.status, embedder.child.status],
+        children=[child.status for child in daemon.children],
         documents=documents,
         chunks=chunks,
-        requests_running=engine.running,
-        requests_waiting=engine.waiting,
+        requests_running=sum(one.running for one in daemon.engines),
+        requests_waiting=sum(one.waiting for one in daemon.engines),
         detail=daemon.trouble,
+        memory_bytes=daemon.memory.used,
+        memory_budget_bytes=daemon.memory.budget,
+        threads=engine.stats.threads if engine.stats is not None else 0,
     )
 
 
@@ -66,7 +71,10 @@ async def probe(call: Call, _: None) -> Reply:
     found += [
         protocol.SealAttempt(process="edged", route=one.route, refused=one.refused, detail=one.detail) for one in own
     ]
-    for child in (daemon.engine, daemon.embedder):
+    # Another writer that only just loads is started as the configured one was; nobody waits for it here.
+    others = [engine for engine in daemon.engines if engine is not daemon.engine and engine.ready is not None]
+    every: tuple[Engine | Embedder, ...] = (daemon.engine, daemon.embedder, *others)
+    for child in every:
         found += [
             protocol.SealAttempt(process=child.child.name, route=route, refused=refused, detail=detail)
             for route, refused, detail in await child.probe()

@@ -43,7 +43,7 @@ Role = Literal["owner", "guest", "stranger"]
 Action = Literal[
     "look",  # health, readiness, metrics, openapi, models, status
     "ask",  # chat, completions, embeddings, ask, search, read documents, feedback, own requests
-    "administer",  # documents in and out, events, everybody's requests, probe, backup
+    "administer",  # documents and adapters in and out, events, everybody's requests, probe, backup
 ]
 
 ALLOWED: Mapping[Role, frozenset[Action]] = {

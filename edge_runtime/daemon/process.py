@@ -6,22 +6,28 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from edge_runtime.daemon import logs
+from edge_runtime.daemon import logs, time_slice
+from edge_runtime.daemon.adapters import Adapters
 from edge_runtime.daemon.answers import Answers
 from edge_runtime.daemon.beginning import Beginning
 from edge_runtime.daemon.children import ModelFiles
+from edge_runtime.daemon.gauges import add_gauges
 from edge_runtime.daemon.library import Library
-from edge_runtime.daemon.metrics import Labels, Metrics
+from edge_runtime.daemon.memory import Memory
+from edge_runtime.daemon.metrics import Metrics
 from edge_runtime.daemon.notify import Notifier
 from edge_runtime.daemon.peers import Household
+from edge_runtime.daemon.pool import Pool
 from edge_runtime.daemon.routes import ROUTES
 from edge_runtime.daemon.server import make_application, make_runner
 from edge_runtime.daemon.startup import Listeners
 from edge_runtime.daemon.state import Daemon
+from edge_runtime.daemon.stock import Stock
 from edge_runtime.daemon.writer import Writer
 
 _READY_POLL = 0.02  # seconds
@@ -29,12 +35,23 @@ _READY_POLL = 0.02  # seconds
 
 def run(beginning: Beginning) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return."""
+    time_slice.shorten()
     asyncio.run(_run(make_daemon(beginning), beginning.listeners, beginning.notifier))
 
 
 def make_daemon(beginning: Beginning) -> Daemon:
     config, paths, listeners = beginning.config, beginning.paths, beginning.listeners
-    writer = Writer(beginning.engine, config.models.writer, ModelFiles(config, paths.models).chat)
+    writer = Writer(
+        beginning.engine,
+        config.models.writer,
+        ModelFiles(config, paths.models).chat,
+        config.engine.public_prefixes,
+    )
+    adapters = Adapters(
+        paths.adapters, config.models.writer, lambda name: Path(ModelFiles(config, paths.models).writer(name).path)
+    )
+    adapters.serve(beginning.engine)
+    memory = Memory(config.memory.budget_bytes, config.engine.cache_bytes, beginning.events)
     daemon = Daemon(
         config=config,
         paths=paths,
@@ -46,38 +63,32 @@ def make_daemon(beginning: Beginning) -> Daemon:
         engine=beginning.engine,
         embedder=beginning.embedder,
         writer=writer,
-        library=Library(paths, config, beginning.embedder, writer),
+        adapters=adapters,
+        library=Library(paths, config, beginning.embedder),
         answers=Answers(),
         events=beginning.events,
         metrics=Metrics(),
+        memory=memory,
+        pool=Pool(
+            writer,
+            Stock(config, paths.models),
+            config.engine,
+            beginning.events,
+            make=lambda name: _make_writer(beginning, adapters, name),
+            room=lambda: memory.room,
+            spare=lambda: memory.spare,
+        ),
     )
-    _add_gauges(daemon)
+    add_gauges(daemon)
     return daemon
 
 
-def _add_gauges(daemon: Daemon) -> None:
-    def children() -> dict[Labels, float]:
-        pair = (daemon.engine.child, daemon.embedder.child)
-        return {(("child", child.name),): float(child.state == "ready") for child in pair}
-
-    def restarts() -> dict[Labels, float]:
-        pair = (daemon.engine.child, daemon.embedder.child)
-        return {(("child", child.name),): float(child.status.restarts) for child in pair}
-
-    def cells() -> dict[Labels, float]:
-        stats = daemon.engine.child.stats
-        if stats is None:
-            return {}
-        return {(("state", "used"),): float(stats.cells_used), (("state", "all"),): float(stats.cells_total)}
-
-    gauge = daemon.metrics.gauge
-    gauge("edge_ready", "1 when the box can do its work.", lambda: {(): float(not daemon.trouble)})
-    gauge("edge_child_ready", "1 when the child process has loaded its model.", children)
-    gauge("edge_child_restarts", "Starts of the child process after its first.", restarts)
-    gauge("edge_requests_running", "Requests that the engine works on.", lambda: {(): float(daemon.engine.running)})
-    gauge("edge_requests_waiting", "Requests that wait for the engine.", lambda: {(): float(daemon.engine.waiting)})
-    gauge("edge_engine_cells", "Cells of the KV cache.", cells)
-    gauge("edge_event_listeners", "Open event streams.", lambda: {(): float(daemon.events.listeners)})
+def _make_writer(beginning: Beginning, adapters: Adapters, name: str) -> Writer:
+    """One more writer, whose engine is not started yet."""
+    config, root = beginning.config, beginning.paths.models
+    engine = beginning.make_engine(name)
+    adapters.serve(engine)
+    return Writer(engine, name, lambda: ModelFiles(config, root).chat(name), config.engine.public_prefixes)
 
 
 async def _run(daemon: Daemon, listeners: Listeners, notifier: Notifier) -> None:
@@ -86,7 +97,13 @@ async def _run(daemon: Daemon, listeners: Listeners, notifier: Notifier) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     children = [_start(child.child.supervise()) for child in (daemon.engine, daemon.embedder)]
-    tasks = [*children, _start(daemon.library.open()), _start(_announce(daemon, notifier))]
+    tasks = [
+        *children,
+        _start(daemon.library.open()),
+        _start(_announce(daemon, notifier)),
+        _start(daemon.memory.watch(daemon)),
+        _start(daemon.pool.supervise()),
+    ]
     runner = make_runner(make_application(daemon, ROUTES))
     await runner.setup()
     sites = [web.SockSite(runner, item) for item in (listeners.unix, listeners.tcp) if item is not None]

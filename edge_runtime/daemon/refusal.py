@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from edge_runtime.daemon.call import encode
-from edge_runtime.errors import AuthenticationError, BusyError, EdgeError, EngineError
+from edge_runtime.errors import AuthenticationError, EdgeError
 from edge_runtime.protocol import ErrorBody, ErrorReply
 
-_RETRY_AFTER = {BusyError: "2", EngineError: "2"}
+_RETRY_SECONDS = 2  # where a request may come again and nobody can tell when
 
 
 def error_reply(error: EdgeError) -> ErrorReply:
@@ -23,9 +23,9 @@ def error_response(error: EdgeError, key: str) -> web.Response:
         content_type="application/json",
         headers={"X-Request-Id": key},
     )
-    retry = next((after for kind, after in _RETRY_AFTER.items() if isinstance(error, kind)), None)
+    retry = error.retry_after or (_RETRY_SECONDS if error.retryable else None)
     if retry is not None:
-        response.headers[hdrs.RETRY_AFTER] = retry
+        response.headers[hdrs.RETRY_AFTER] = str(retry)
     if isinstance(error, AuthenticationError):
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if error.status in (408, 413):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from edge_runtime.daemon.peers import Peer
 from edge_runtime.errors import NotFoundError
-from edge_runtime.protocol import RunningRequest
+from edge_runtime.protocol import Priority, RunningRequest
 
 
 @dataclass(slots=True)
@@ -23,12 +23,18 @@ class Running:
     peer: Peer
     task: asyncio.Task[object] | None
     started: float = field(default_factory=time.monotonic)
+    priority: Priority = "interactive"
     state: Literal["waiting", "running"] = "waiting"
     tokens: int = 0
     listed: bool = True
     open_ended: bool = False  # a stop does not wait for it
     cancelled: bool = False
     reason: str = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it arrived."""
+        return time.monotonic() - self.started
 
     def start(self) -> None:
         self.state = "running"
@@ -60,6 +66,7 @@ class Requests:
                 id=entry.id,
                 kind=entry.kind,
                 peer=str(entry.peer),
+                priority=entry.priority,
                 state=entry.state,
                 age_s=round(now - entry.started, 3),
                 tokens=entry.tokens,

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from edge_runtime.config import Config
+from edge_runtime.daemon.adapters import Adapters
 from edge_runtime.daemon.answers import Answers
-from edge_runtime.daemon.children import Embedder, Engine
+from edge_runtime.daemon.child import Child
+from edge_runtime.daemon.children import Embedder
+from edge_runtime.daemon.engine import Engine
 from edge_runtime.daemon.events import Events
 from edge_runtime.daemon.library import Library
+from edge_runtime.daemon.memory import Memory
 from edge_runtime.daemon.metrics import Metrics
 from edge_runtime.daemon.peers import Household
+from edge_runtime.daemon.pool import Pool
 from edge_runtime.daemon.requests import Requests
 from edge_runtime.daemon.writer import Writer
 from edge_runtime.paths import Paths
@@ -32,13 +37,26 @@ class Daemon:
     engine: Engine
     embedder: Embedder
     writer: Writer
+    adapters: Adapters
     library: Library
     answers: Answers
     events: Events
     metrics: Metrics
+    memory: Memory
+    pool: Pool
     requests: Requests = field(default_factory=Requests)
     started: float = field(default_factory=time.time)
     stopping: bool = False
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Every writer that is there, the configured one first."""
+        return self.pool.engines
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """Every child process, the configured writer's and the embedder's first."""
+        return (self.engine.child, self.embedder.child, *(engine.child for engine in self.engines[1:]))
 
     @property
     def trouble(self) -> str:

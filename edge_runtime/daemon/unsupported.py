@@ -15,33 +15,27 @@ from edge_runtime.errors import RequestError
 Table = Mapping[str, tuple[Sequence[Any], str]]
 ANY: tuple[Any, ...] = ()  # no value of the field asks for nothing, but null
 _TEXT_ONLY = "only text comes in and goes out; leave it out"
-_FREE = (
-    "the output cannot be held to a grammar or a schema; leave it out, and say in the prompt what it should look like"
-)
-_NO_TOOLS = "tools are not supported by this version; leave them out"
+_FREE = "the output can be held to a JSON Schema alone; use response_format"
+_OLD_TOOLS = "leave it out, and use tools, tool_choice and tool_calls"
+_CHAT_TOOLS = "tools belong to a chat; use /v1/chat/completions"
 _NO_SAMPLER = "this sampler is not there; leave it out, and use temperature, top_p, top_k and min_p"
 _NO_PENALTY = "leave it out, and use frequency_penalty and presence_penalty"
 
 # Name -> the values that ask for nothing, and what to do instead.
 _SHARED: Table = {
     # OpenAI
-    "tools": ([[]], _NO_TOOLS),
-    "functions": ([[]], _NO_TOOLS),
-    "tool_choice": (["none", "auto"], _NO_TOOLS),
-    "function_call": (["none", "auto"], _NO_TOOLS),
+    "functions": ([[]], _OLD_TOOLS),
+    "function_call": (["none", "auto"], _OLD_TOOLS),
     "modalities": ([["text"], []], _TEXT_ONLY),
     "audio": (ANY, _TEXT_ONLY),
     "prediction": (ANY, "predicted outputs are not supported; leave it out"),
     "web_search_options": (ANY, "this box has no network and searches nothing there; leave it out"),
     "reasoning_effort": (ANY, "the writer does not reason apart from its answer; leave it out"),
     "verbosity": (ANY, "say in the prompt how long the answer should be, and leave it out"),
-    "response_format": ([{"type": "text"}], _FREE),
     "best_of": ([1], "one text is written for each request; leave it out"),
     "suffix": ([""], "text cannot be inserted before a suffix; leave it out"),
     # llama-server's and vLLM's
     "grammar": ([""], _FREE),
-    "json_schema": ([{}], _FREE),
-    "guided_json": (ANY, _FREE),
     "guided_regex": (ANY, _FREE),
     "guided_choice": (ANY, _FREE),
     "guided_grammar": (ANY, _FREE),
@@ -63,7 +57,7 @@ _SHARED: Table = {
     "dry_multiplier": ([0], _NO_PENALTY),
     "stop_token_ids": ([[]], "use stop"),
     "bad_words": ([[]], "use logit_bias"),
-    "lora": ([[]], "adapters are not supported by this version; leave it out"),
+    "lora": ([[]], "name an adapter that was added with edge.adapter"),
     "chat_template": ([""], "the model's own template is used; leave it out"),
     "chat_template_kwargs": ([{}], "the model's own template is used as it is; leave it out"),
 }
@@ -72,11 +66,11 @@ COMPLETION = {
     **_SHARED,
     "max_completion_tokens": (ANY, "use max_tokens"),
     "top_logprobs": (ANY, "use logprobs: NUMBER"),
+    "tools": ([[]], _CHAT_TOOLS),
+    "tool_choice": (["none", "auto"], _CHAT_TOOLS),
 }
 _MESSAGE: Table = {
-    "tool_calls": ([[]], _NO_TOOLS),
-    "tool_call_id": (ANY, _NO_TOOLS),
-    "function_call": (ANY, _NO_TOOLS),
+    "function_call": (ANY, _OLD_TOOLS),
     "audio": (ANY, _TEXT_ONLY),
 }
 

@@ -1,7 +1,8 @@
 """The embedder child: one thread that answers ``embed`` requests over an inherited socket, in order of arrival.
 
 A request is run in small batches. Short requests (questions) go before what is left of longer ones (documents being
-added), so a question waits for one batch at most.
+added), so a question waits for one batch at most. Batches take turns with the engine's steps; documents take half of
+the time at most while it has work, and a small question runs beside it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from edge_runtime.engine.messages import (
     Probe,
     Probed,
     Ready,
+    Stats,
     Stop,
     Up,
     Vectors,
@@ -37,11 +39,15 @@ from edge_runtime.engine.messages import (
     encode,
 )
 from edge_runtime.errors import EdgeError
+from edge_runtime.resident import Resident
 from edge_runtime.seal import attempts
+from edge_runtime.turn import Turn
 
 BATCH_TOKENS = 256  # padded tokens a run: 15 to 35 ms on two cores, and larger batches are no faster
+SMALL_TOKENS = 64  # padded tokens that run beside the engine: 3 to 8 ms, less than the wait for its step
 QUESTION_WINDOWS = 4  # a request of no more windows than this is a question
 READ_BYTES = 2**18
+STATS_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -61,13 +67,16 @@ class Job:
         rows = np.empty((len(flat), encoder.width), np.float32)
         return cls(request, pieces, rows, iter(batches([len(piece.ids) for piece in flat])), flat)
 
-    def step(self, encoder: Encoder) -> bool:
-        """Run one batch; False when none was left."""
-        batch = next(self.batches, None)
-        if batch is None:
-            return False
+    def next(self) -> list[int] | None:
+        """Which windows are to be run together now; None when all are done."""
+        return next(self.batches, None)
+
+    def padded(self, batch: list[int]) -> int:
+        """Tokens that running ``batch`` costs."""
+        return len(batch) * max(len(self.flat[index].ids) for index in batch)
+
+    def run(self, batch: list[int], encoder: Encoder) -> None:
         self.rows[batch] = encoder.encode([self.flat[index].ids for index in batch])
-        return True
 
     def reply(self, width: int) -> Vectors:
         counts = [len(text) for text in self.pieces]
@@ -98,8 +107,12 @@ def batches(lengths: list[int], limit: int = BATCH_TOKENS) -> list[list[int]]:
 class Child:
     """Reads messages from ``descriptor``, answers on it, and leaves when told to or when the other side is gone."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, turn: Turn) -> None:
         os.set_blocking(descriptor, True)
+        self._turn = turn
+        self._resume = 0.0  # when documents go on (monotonic seconds)
+        self._resident = Resident()
+        self._told = 0.0
         self._descriptor = descriptor
         self._frames = Frames()
         self._encoder: Encoder | None = None
@@ -108,33 +121,64 @@ class Child:
 
     def serve(self) -> None:
         """Until ``stop`` or the end of the stream."""
-        while self._take(wait=not (self._questions or self._documents)):
+        while self._take(self._pause()):
             lane = self._questions or self._documents
             if lane and self._encoder is not None:
                 self._advance(lane, self._encoder)
 
+    def _pause(self) -> float | None:
+        """Seconds for which nothing is to be done unless something arrives; None: for ever."""
+        if self._questions:
+            return 0.0
+        return max(0.0, self._resume - time.monotonic()) if self._documents else None
+
     def _advance(self, lane: OrderedDict[str, Job], encoder: Encoder) -> None:
+        documents = lane is self._documents
+        if documents and time.monotonic() < self._resume:
+            return
         key, job = next(iter(lane.items()))
-        if job.step(encoder):
+        batch = job.next()
+        if batch is not None:
+            if not documents and job.padded(batch) <= SMALL_TOKENS:
+                job.run(batch, encoder)
+                self._turn.mark()
+                return
+            with self._turn:
+                began = time.monotonic()
+                job.run(batch, encoder)
+                ended = time.monotonic()
+            if documents and self._turn.waited:
+                self._resume = ended + (ended - began)
             return
         del lane[key]
         try:
             self._send(job.reply(encoder.width))
         except FrameError as error:
             self._fail(key, "request_too_large", f"{error}: send fewer texts at once")
-        if lane is self._documents and not lane:
+        if documents and not lane:
             encoder.settle()
+            self._told = 0.0
+        self._tell()
 
-    def _take(self, *, wait: bool) -> bool:
-        """Read what has arrived, at least one part of it where ``wait``; False when this child should leave."""
-        while wait or select.select([self._descriptor], [], [], 0)[0]:
+    def _tell(self) -> None:
+        """Say how large this process is, now and then."""
+        now = time.monotonic()
+        if now - self._told < STATS_SECONDS:
+            return
+        self._told = now
+        size, waiting = self._resident.bytes(), len(self._questions) + len(self._documents)
+        self._send(Stats(running=0, waiting=waiting, cells_used=0, cells_total=0, resident=size))
+
+    def _take(self, seconds: float | None) -> bool:
+        """Read what has arrived, or arrives within ``seconds``; False when this child should leave."""
+        while select.select([self._descriptor], [], [], seconds)[0]:
             data = os.read(self._descriptor, READ_BYTES)
             if not data:
                 return False
             for body in self._frames.feed(data):
                 if not self._accept(decode_down(body)):
                     return False
-            wait = False
+            seconds = 0.0
         return True
 
     def _accept(self, message: Down) -> bool:
@@ -157,16 +201,19 @@ class Child:
 
     def _load(self, request: Load) -> None:
         start = time.monotonic()
+        self._resident = Resident()
         reading = Reading(pooling=request.pooling, window=request.window, query=request.query, passage=request.passage)
         try:
             encoder = Encoder(Path(request.path), Path(request.tokenizer), threads=request.threads, reading=reading)
             encoder.settle()
+            self._resident.settle(Path(request.path).stat().st_size)
         except EdgeError as error:
             self._fail("load", error.code, error.message)
             return
         self._encoder = encoder
         elapsed = (time.monotonic() - start) * 1000
         self._send(Ready(name=request.name, context=request.window, width=encoder.width, load_ms=elapsed))
+        self._tell()
 
     def _queue(self, request: Embed) -> None:
         if self._encoder is None:

@@ -28,6 +28,12 @@ _WARNING = 3  # enum ggml_log_level: 1 debug, 2 info, 3 warning, 4 error, 5 cont
 _ERROR = 4
 _CONTINUED = 5
 _MAX_TEXT = 2**31 - 1  # llama_tokenize counts bytes in an int32
+_BF16 = 30  # enum ggml_type
+_ABORTED = 2  # llama_decode's status where the abort callback said so
+
+
+class AbortedError(EngineError):
+    """An evaluation was broken off before its end."""
 
 
 class Journal:
@@ -84,6 +90,7 @@ class Shape:
     batch: int = 256
     sequences: int = 1
     outputs: int = 8
+    exact: bool = False  # every row comes out the same to the bit, whatever is evaluated with it (and slower)
 
 
 class Vocabulary:
@@ -178,26 +185,40 @@ class Llama:
         EngineError: llama.cpp is not there, or the context does not fit in memory.
     """
 
-    def __init__(self, path: Path, shape: Shape) -> None:
-        gguf.check(path)
+    def __init__(self, path: Path, shape: Shape, *, beside: Llama | None = None) -> None:
         self._c = binding()
         self._context: Any = None
-        journal().last_error = ""
-        settings = self._c.llama_model_default_params()
-        settings.n_gpu_layers = 0
-        self._model: Any = self._c.llama_model_load_from_file(str(path).encode(), settings)
-        if not self._model:
-            detail = journal().last_error or "llama.cpp gives no reason"
-            raise ModelFileError(
-                f"the model file {path} is damaged or of an unknown kind: {detail}; run `edge model verify`"
-            )
+        self._owns = beside is None
+        self.path = path
+        self._model: Any = beside.model if beside is not None else self._load(path)
         try:
             self._open_context(path, shape)
         except BaseException:
             self.close()
             raise
-        self.vocabulary = Vocabulary(self._model)
+        self.vocabulary: Vocabulary = beside.vocabulary if beside is not None else Vocabulary(self._model)
         self.width = self.vocabulary.width
+
+    def _load(self, path: Path) -> Any:
+        gguf.check(path)
+        journal().last_error = ""
+        settings = self._c.llama_model_default_params()
+        settings.n_gpu_layers = 0
+        model = self._c.llama_model_load_from_file(str(path).encode(), settings)
+        if not model:
+            detail = journal().last_error or "llama.cpp gives no reason"
+            raise ModelFileError(
+                f"the model file {path} is damaged or of an unknown kind: {detail}; run `edge model verify`"
+            )
+        return model
+
+    def sibling(self, shape: Shape) -> Llama:
+        """A second context on the same weights; it must be closed before this one.
+
+        Raises:
+            EngineError: it does not fit in memory.
+        """
+        return Llama(self.path, shape, beside=self)
 
     def _open_context(self, path: Path, shape: Shape) -> None:
         c = self._c
@@ -212,6 +233,15 @@ class Llama:
         settings.n_threads = settings.n_threads_batch = shape.threads
         settings.kv_unified = True
         settings.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_AUTO
+        if shape.exact:
+            # Keys and values of two types keep flash attention off the kernels whose sums depend on the number of
+            # rows, of cells and of threads (ggml-cpu/ops.cpp); long prompts then take twice the time.
+            settings.type_v = _BF16
+        # A C function with no Python in it: called for every node of the graph, on a thread that must not wait for the
+        # interpreter. strlen of an empty string says go on, of another one stop.
+        self._flag = ctypes.create_string_buffer(2)
+        settings.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, c.ggml_abort_callback)
+        settings.abort_callback_data = ctypes.addressof(self._flag)
         self._context = c.llama_init_from_model(self._model, settings)
         if not self._context:
             detail = journal().last_error or "not enough memory?"
@@ -219,8 +249,9 @@ class Llama:
         self.context = int(settings.n_ctx)
         self.batch = shape.batch
         self.outputs = int(settings.n_outputs_max)
-        self._memory = c.llama_get_memory(self._context)
-        self._rows = Rows(c, shape.batch)
+        self.memory = c.llama_get_memory(self._context)
+        self.rows = Rows(c, shape.batch)
+        self.threads = shape.threads
 
     def warm_up(self) -> None:
         """Evaluate one token and forget it: the first request then finds pages, threads and buffers ready.
@@ -236,14 +267,50 @@ class Llama:
         if self._context:
             self._c.llama_free(self._context)
             self._context = None
-        if self._model:
+        if self._model and self._owns:
             self._c.llama_model_free(self._model)
-            self._model = None
+        self._model = None
+
+    @property
+    def model(self) -> Any:
+        """``llama_model *``, for calls that are made elsewhere."""
+        return self._model
+
+    @property
+    def handle(self) -> Any:
+        """``llama_context *``, for calls that are made elsewhere."""
+        return self._context
+
+    def use_threads(self, threads: int) -> None:
+        """From the next call on."""
+        if threads != self.threads:
+            self._c.llama_set_n_threads(self._context, threads, threads)
+            self.threads = threads
+
+    def abort(self) -> None:
+        """Let the call that runs now in another thread end with :class:`AbortedError`; safe at any time."""
+        self._flag[0] = b"x"
+
+    def take_abort(self) -> None:
+        """Forget an :meth:`abort` that no call has seen."""
+        self._flag[0] = b"\0"
 
     def metadata(self, key: str) -> str | None:
         buffer = ctypes.create_string_buffer(256)
         size = self._c.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace") if size >= 0 else None
+
+    @property
+    def layout(self) -> str:
+        """What a saved cell depends on beside the weights and the build."""
+        c = self._c
+        facts = (
+            c.llama_model_n_layer,
+            c.llama_model_n_embd,
+            c.llama_model_n_head_kv,
+            c.llama_model_rope_freq_scale_train,
+        )
+        return f"f16 f16 unified flash-auto {' '.join(str(fact(self._model)) for fact in facts)}"
 
     def template(self) -> str | None:
         """The chat template inside the file."""
@@ -257,13 +324,13 @@ class Llama:
             EngineError: llama.cpp refused; the cells of this call are not valid.
         """
         count = len(tokens)
-        rows = self._rows
+        rows = self.rows
         rows.tokens[:count] = tokens
         rows.positions[:count] = np.arange(position, position + count)
         rows.sequences[:count] = 0
         rows.wanted[: count - outputs] = 0
         rows.wanted[count - outputs : count] = 1
-        self._run(count)
+        self.run(count)
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> None:
         """Evaluate one token of each sequence 0, 1, 2, ...; every row has logits.
@@ -272,15 +339,23 @@ class Llama:
             EngineError: llama.cpp refused.
         """
         count = len(tokens)
-        rows = self._rows
+        rows = self.rows
         rows.tokens[:count] = tokens
         rows.positions[:count] = positions
         rows.sequences[:count] = np.arange(count)
         rows.wanted[:count] = 1
-        self._run(count)
+        self.run(count)
 
-    def _run(self, count: int) -> None:
-        status = self._c.llama_decode(self._context, self._rows.batch(count))
+    def run(self, count: int) -> None:
+        """Evaluate the first ``count`` of :attr:`rows`.
+
+        Raises:
+            AbortedError: :meth:`abort` was called; the cells of this call are not valid.
+            EngineError: llama.cpp refused; likewise.
+        """
+        status = self._c.llama_decode(self._context, self.rows.batch(count))
+        if status == _ABORTED:
+            raise AbortedError("the evaluation was broken off; ask again")
         if status != 0:
             raise EngineError(f"llama.cpp could not evaluate {count} tokens (status {status}); ask again")
 
@@ -297,13 +372,13 @@ class Llama:
 
     def forget(self, sequence: int, start: int) -> bool:
         """Drop the cells of ``sequence`` from position ``start`` on (-1: every sequence's); false: it cannot be cut."""
-        return bool(self._c.llama_memory_seq_rm(self._memory, sequence, start, -1))
+        return bool(self._c.llama_memory_seq_rm(self.memory, sequence, start, -1))
 
     def copy(self, source: int, target: int) -> None:
         """Let ``target`` share every cell of ``source``."""
-        self._c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._c.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
     def clear(self) -> None:
         """Drop all cells, and overwrite what they held."""
         overwrite = True
-        self._c.llama_memory_clear(self._memory, overwrite)
+        self._c.llama_memory_clear(self.memory, overwrite)

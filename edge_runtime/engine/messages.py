@@ -43,8 +43,9 @@ class Load(_Down, frozen=True, kw_only=True):
     batch: int = 128  # tokens per llama_decode of a prompt
     slots: int = 16  # sequences at once
     itl_target_ms: dict[Class, float] = {}  # what a step may take while such a stream runs; 100 where it is not named
-    cache_bytes: int = 0  # host memory for prefixes that no running sequence holds
+    cache_bytes: int = 64 * 2**20  # host memory for prefixes that no running sequence holds
     snapshots: str = ""  # directory for prefixes kept across restarts; empty: none are
+    snapshot_bytes: int = 0  # disk for them
     digest: str = ""  # of the weights, part of every snapshot's key
     tokenizer: str = ""  # the embedder's tokenizer.json; a writer's is inside its weights
     # How an embedder reads, from its catalogue entry (models.catalog.Prompt):
@@ -143,6 +144,12 @@ class Probe(_Down, frozen=True, kw_only=True):
     id: str
 
 
+class Ping(_Down, frozen=True, kw_only=True):
+    """Are you there? Answered by :class:`Pong` before the next step of the model."""
+
+    id: str
+
+
 class Purge(_Down, frozen=True, kw_only=True):
     """Forget every cached prompt (KV cells and snapshots): a document that fed one was removed."""
 
@@ -205,6 +212,9 @@ class Scored(_Up, frozen=True, kw_only=True):
     id: str
     logprobs: list[float]  # summed over each choice's tokens
     tokens: list[int]  # how many tokens each choice has
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    tier: Tier = "none"
 
 
 class Vectors(_Up, frozen=True, kw_only=True):
@@ -225,6 +235,10 @@ class Attached(_Up, frozen=True, kw_only=True):
 class Probed(_Up, frozen=True, kw_only=True):
     id: str
     attempts: list[tuple[str, bool, str]]  # route, refused, detail
+
+
+class Pong(_Up, frozen=True, kw_only=True):
+    id: str
 
 
 class Purged(_Up, frozen=True, kw_only=True):
@@ -256,8 +270,8 @@ class Stats(_Up, frozen=True, kw_only=True):
     resident: int = 0  # bytes (PSS) of this process
 
 
-Down = Load | Submit | Score | Embed | Cancel | Probe | Purge | Attach | Detach | Shrink | Stop
-Up = Ready | Token | Done | Scored | Vectors | Probed | Purged | Attached | Failed | Stats
+Down = Load | Submit | Score | Embed | Cancel | Probe | Ping | Purge | Attach | Detach | Shrink | Stop
+Up = Ready | Token | Done | Scored | Vectors | Probed | Pong | Purged | Attached | Failed | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _down = msgspec.msgpack.Decoder(Down)

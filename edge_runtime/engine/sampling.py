@@ -66,23 +66,40 @@ class Sampler:
         self._bias = np.fromiter(params.logit_bias.values(), np.float32)
         self._plain = not (params.logit_bias or params.frequency_penalty or params.presence_penalty)
 
-    def choose(self, logits: Row) -> Choice:
+    def choose(self, logits: Row, *, known: Row | None = None) -> Choice:
         """The next token after this row of logits, which is left as it is.
+
+        Log-probabilities are those of ``known``, where the row was masked.
 
         Raises:
             EngineError: the row holds no numbers.
         """
+        choice = self.look(logits, known=known)
+        self.count(choice.token)
+        return choice
+
+    def count(self, token: int) -> None:
+        """A token was taken: penalties know of it."""
+        self._counts[token] = self._counts.get(token, 0) + 1
+
+    def replay(self, token: int) -> None:
+        """A token was taken in another process: penalties and randomness go on from behind it."""
+        self.count(token)
+        if self._params.temperature > 0:
+            self._random.random()
+
+    def look(self, logits: Row, *, known: Row | None = None) -> Choice:
+        """As :meth:`choose`, and the token is not counted."""
         row = logits if self._plain else self._adjusted(logits)
         token = int(row.argmax())
         if not np.isfinite(row[token]):
             raise EngineError("the model gave no numbers; check its file with `edge model verify`")
         if self._params.temperature > 0:
             token = self._draw(row)
-        self._counts[token] = self._counts.get(token, 0) + 1
         if self._params.logprobs is None:
             return Choice(token, None)
-        logs = log_softmax(logits)
-        top = best(logits, self._params.logprobs).tolist() if self._params.logprobs else []
+        logs = log_softmax(logits if known is None else known)
+        top = best(logs, self._params.logprobs).tolist() if self._params.logprobs else []
         return Choice(token, float(logs[token]), tuple((i, float(logs[i])) for i in top))
 
     def _adjusted(self, logits: Row) -> Row:

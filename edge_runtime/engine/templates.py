@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +17,9 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from edge_runtime.engine import tool_text
 from edge_runtime.errors import ModelFileError, RequestError
-from edge_runtime.openai_protocol import Message
+from edge_runtime.openai_protocol import FunctionCall, Message
 
 # OpenAI's form of ChatML: for a model file that holds no template.
 CHATML = (
@@ -52,6 +53,7 @@ def render(
     add_generation_prompt: bool = True,
     system: bool = True,
     thinking: bool | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
     clock: Callable[[], datetime] = datetime.now,
 ) -> str:
     """The prompt of ``messages``; ``template`` None or empty means :data:`CHATML`.
@@ -60,24 +62,39 @@ def render(
     ``system``, for no template knows that role yet; ``system`` False: the template does not know that one either, so
     its text goes before the first user message (:func:`fold_system`).
 
+    ``tools`` (OpenAI's form) and the calls in ``messages`` go to a template that writes calls as our grammar does;
+    for any other they become text (:mod:`edge_runtime.engine.tool_text`).
+
     Raises:
         RequestError: the template refuses these messages (many insist on the order of roles), or cannot be run.
     """
     modes = {} if thinking is None else {"enable_thinking": thinking}
     known = messages if system else fold_system(messages)
-    plain = [_plain(message, _special(bos, eos)) for message in known]
     try:
+        special = _special(bos, eos)
+        plain = [_plain(message, special, number) for number, message in enumerate(known)]
+        offered: list[Any] = [_kept(tool, special) for tool in tools]
+        if not tool_text.is_known(template):
+            plain, offered = tool_text.as_text(plain, offered, system=system), []
         return _compiled(template or CHATML).render(
             messages=plain,
             bos_token=bos,
             eos_token=eos,
             add_generation_prompt=add_generation_prompt,
-            tools=None,
+            tools=offered or None,
             documents=None,
             strftime_now=lambda form: clock().strftime(form),
             **modes,
         )
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    except (
+        jinja2.TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise RequestError(
             f"the model's chat template refuses these messages: {error}; check the roles and their order",
             param="messages",
@@ -122,15 +139,41 @@ def _special(bos: str, eos: str) -> re.Pattern[str]:
     return re.compile("|".join([r"<\|", _UNUSED, *map(re.escape, names)]))
 
 
-def _plain(message: Message, special: re.Pattern[str]) -> dict[str, str]:
-    def keep(text: str) -> str:
-        return special.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
-
+def _plain(message: Message, special: re.Pattern[str], number: int) -> dict[str, Any]:
     role = "system" if message.role in _SYSTEM else message.role
-    plain = {"role": role, "content": keep(message.text)}
+    plain: dict[str, Any] = {"role": role, "content": _kept(message.text, special)}
     if message.name is not None:
-        plain["name"] = keep(message.name)
+        plain["name"] = _kept(message.name, special)
+    if message.tool_calls:
+        plain["tool_calls"] = [
+            {"type": "function", "function": _kept(_call(call.function, number), special)}
+            for call in message.tool_calls
+        ]
     return plain
+
+
+def _call(function: FunctionCall, number: int) -> dict[str, Any]:
+    """Templates print the arguments as JSON themselves."""
+    try:
+        return {"name": function.name, "arguments": json.loads(function.arguments or "{}")}
+    except (ValueError, RecursionError):
+        raise RequestError(
+            f"messages[{number}].tool_calls holds arguments that are no JSON; send back what the model called with",
+            param=f"messages[{number}].tool_calls",
+        ) from None
+
+
+def _kept(value: Any, special: re.Pattern[str]) -> Any:
+    """The value with every special token that a string of it spells broken up. As deep as Python's own JSON goes."""
+    match value:
+        case str():
+            return special.sub(lambda found: found[0][0] + _JOINER + found[0][1:], value)
+        case Mapping():
+            return {_kept(key, special): _kept(item, special) for key, item in value.items()}
+        case list():
+            return [_kept(item, special) for item in value]
+        case _:
+            return value
 
 
 @functools.lru_cache(maxsize=16)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_runtime.engine.messages import Done, Params, Token
-from edge_runtime.errors import BusyError, EngineError
+from edge_runtime.errors import BusyError, DeadlineError, EngineError
 from edge_runtime.knowledge.answer import DECLINED, Cited, extract, phrase_prompt, supports
 from edge_runtime.knowledge.collections import Reader
 from edge_runtime.knowledge.embedder import Embedder
@@ -32,11 +32,15 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|\n+")
 
 
 class Writer(Protocol):
-    """What phrases an answer: the engine with its chat template."""
+    """What phrases an answer, on behalf of whoever asks: the engine with its chat template."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
-    def chat(self, messages: Sequence[tuple[str, str]], params: Params) -> AsyncGenerator[Token | Done, None]: ...
+    def chat(
+        self, messages: Sequence[tuple[str, str]], params: Params, *, seconds: float
+    ) -> AsyncGenerator[Token | Done, None]:
+        """The next message, for a caller that waits at most so long."""
 
 
 Step = Sources | Sentence | Answer
@@ -50,6 +54,7 @@ class Question:
     mode: AskMode
     sensitivity: Sensitivity
     reader: Reader | None = None  # None: may read everything (an administrator)
+    writer: Writer | None = None  # None: answers are quotes alone
 
 
 class Asker:
@@ -59,7 +64,6 @@ class Asker:
         self,
         index: Index,
         embedder: Embedder,
-        writer: Writer | None,
         *,
         confidence: float,
         phrase_seconds: float = PHRASE_SECONDS,
@@ -67,7 +71,6 @@ class Asker:
     ) -> None:
         self._index = index
         self._embedder = embedder
-        self._writer = writer
         self._threshold = confidence
         self._phrase_seconds = phrase_seconds
         self._clock = clock
@@ -87,8 +90,8 @@ class Asker:
         yield Sources(id=question.id, citations=citations)
         said: list[str] = []
         phrased = False
-        if question.mode == "auto" and self._writer is not None and len(draft.sentences) == 1:
-            async with aclosing(self._phrase(asked, draft.quotes[0], self._writer)) as sentences:
+        if question.mode == "auto" and question.writer is not None and len(draft.sentences) == 1:
+            async with aclosing(self._phrase(asked, draft.quotes[0], question.writer)) as sentences:
                 async for cited in sentences:
                     watch.first()
                     phrased = True
@@ -128,10 +131,10 @@ class Asker:
 
         The quote is at hand all the while: a writer that is slow, busy or dead costs the phrasing, not the answer.
         """
-        params = Params(max_tokens=PHRASE_TOKENS, temperature=0.0)
+        prompt, params = phrase_prompt(asked.text, quote), Params(max_tokens=PHRASE_TOKENS, temperature=0.0)
         buffer, end = "", self._clock() + self._phrase_seconds
         try:
-            async with aclosing(writer.chat(phrase_prompt(asked.text, quote), params)) as stream:
+            async with aclosing(writer.chat(prompt, params, seconds=self._phrase_seconds)) as stream:
                 while True:
                     step = await asyncio.wait_for(anext(stream), max(end - self._clock(), 0.0))
                     if isinstance(step, Token):
@@ -142,7 +145,7 @@ class Asker:
                     for sentence in whole:
                         if supports(asked, quote, sentence):
                             yield Cited(sentence.strip(), (0,))
-        except (EngineError, BusyError, TimeoutError, StopAsyncIteration):
+        except (EngineError, BusyError, DeadlineError, TimeoutError, StopAsyncIteration):
             return
 
     def _answer(
@@ -157,7 +160,7 @@ class Asker:
             grounded=grounded,
             route="knowledge/phrased" if phrased else ("knowledge/quotes" if grounded else "knowledge/declined"),
             sensitivity=question.sensitivity,
-            model=self._writer.name if phrased and self._writer else None,
+            model=question.writer.name if phrased and question.writer else None,
             cached_age_s=None,
             timings_ms=watch.report(),
             confidence=round(evidence.confidence, 4),

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
-from edge_runtime import openai_protocol, protocol
+from edge_runtime import adapter_protocol, engine_protocol, model_protocol, openai_protocol, protocol
 
+ADAPTER = adapter_protocol.Adapter(
+    name="pumps",
+    base="smollm2-135m-instruct",
+    architecture="llama",
+    rank=8,
+    size=2_220_320,
+    sha256="ab" * 32,
+    added=1.5e9,
+)
+MODEL = model_protocol.ModelState(
+    name="smollm2-135m-instruct",
+    state="ready",
+    default=False,
+    pinned=True,
+    active=0,
+    idle_s=12.5,
+    memory_bytes=285_007_872,
+    fits=True,
+    adapters=["pumps"],
+)
 CITATION = protocol.Citation(
     document="pump.md",
     document_id="d1",
@@ -78,6 +98,9 @@ STATUS = protocol.Status(
     chunks=7,
     requests_running=1,
     requests_waiting=0,
+    memory_bytes=600 * 2**20,
+    memory_budget_bytes=2**30,
+    threads=2,
 )
 PROOF = protocol.SealProof(
     attempts=[
@@ -106,3 +129,56 @@ CHUNKS = [
     )
     for text, reason in (("hel", None), ("lo", "stop"))
 ]
+ENGINE = engine_protocol.EngineReport(
+    at=100.0,
+    engines=[
+        engine_protocol.EngineState(
+            model="smollm2-135m-instruct",
+            state="ready",
+            waiting={"realtime": 0, "interactive": 1, "batch": 4},
+            running={"realtime": 1, "interactive": 2, "batch": 0},
+            parked=1,
+            cells_used=1500,
+            cells_total=4096,
+            cache_bytes=12 * 2**20,
+            reused={"live": 600, "memory": 50, "disk": 0},
+            prefilled=900,
+            threads=2,
+            prefill_ms=2.5,
+            step_ms=17.4,
+            resident=700 * 2**20,
+        )
+    ],
+    latency={
+        "interactive": engine_protocol.Latency(
+            first_p50_ms=80.0, first_p95_ms=210.0, between_p50_ms=18.0, between_p95_ms=95.0
+        )
+    },
+    written=4200,
+    refused={"queue_full": 3},
+    resident=900 * 2**20,
+    budget=2**31,
+    requests=[
+        protocol.RunningRequest(
+            id=f"req-{number}",
+            kind="chat",
+            peer="uid 1000",
+            priority="interactive",
+            state="running",
+            age_s=1.5,
+            tokens=number,
+        )
+        for number in range(3)
+    ],
+)
+SCORES = engine_protocol.ScoreReply(
+    id="s1",
+    model="smollm2-135m-instruct",
+    choices=[
+        engine_protocol.ScoredChoice(text="mechanical", logprob=-3.5, probability=0.75, tokens=2),
+        engine_protocol.ScoredChoice(text="electrical", logprob=-4.0, probability=0.25, tokens=2),
+    ],
+    best=0,
+    calibrated=True,
+    edge=protocol.EdgeReport(cache=protocol.CacheReport(hit_tokens=20, tier="live")),
+)

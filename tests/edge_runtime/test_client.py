@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_runtime import errors, openai_protocol, protocol
 from edge_runtime.client import Client, connect_sync
-from tests.edge_runtime.samples import ANSWER, CHAT, CHUNKS, DOCUMENT, SENTENCES, SOURCES, STATUS
+from edge_runtime.engine_protocol import ScoreRequest
+from edge_runtime.errors import BusyError
+from edge_runtime.protocol import Urgency
+from tests.edge_runtime.samples import ANSWER, CHAT, CHUNKS, DOCUMENT, ENGINE, SCORES, SENTENCES, SOURCES, STATUS
 from tests.edge_runtime.scripted import Asked, Script, ScriptedDaemon, error_reply, json_reply, stream_reply
 
 ASK = [("sources", SOURCES), *(("sentence", sentence) for sentence in SENTENCES), ("done", ANSWER)]
@@ -90,6 +94,30 @@ def test_a_document_travels_as_base64_and_its_passage_comes_back(path: Path) -> 
         assert box.document_text("d/1", 2, 5) == passage
     assert daemon.asked[0].json["content"] == "AHB1bXA="
     assert daemon.asked[1].target.endswith("?start=2&end=5")
+
+
+def test_choices_are_scored_and_the_engine_is_looked_at(path: Path) -> None:
+    request = ScoreRequest(prompt="Trouble:", choices=["mechanical", "electrical"], edge=Urgency(priority="batch"))
+    replies = {"POST /edge/v1/score": json_reply(SCORES), "GET /edge/v1/engine": json_reply(ENGINE)}
+    with ScriptedDaemon(path, replies) as daemon, connect_sync(path) as box:
+        assert box.score(request) == SCORES
+        assert box.engine() == ENGINE
+    assert msgspec.convert(daemon.asked[0].json, ScoreRequest) == request
+
+
+def test_a_question_carries_its_urgency(path: Path) -> None:
+    with ScriptedDaemon(path, {"POST /edge/v1/ask": json_reply(ANSWER)}) as daemon, connect_sync(path) as box:
+        box.ask("Which torque?", edge=Urgency(priority="realtime", deadline_ms=900))
+    assert daemon.asked[0].json["edge"] == {"priority": "realtime", "deadline_ms": 900}
+
+
+def test_a_refusal_tells_when_to_come_back(path: Path) -> None:
+    (refused,) = error_reply(429, "busy", "no place is left; try again in 7 s").pieces
+    script = Script((refused.replace(b"\r\n\r\n", b"\r\nRetry-After: 7\r\n\r\n", 1),))
+    with ScriptedDaemon(path, {"GET /edge/v1/engine": script}), connect_sync(path) as box:
+        with pytest.raises(BusyError) as busy:
+            box.engine()
+        assert busy.value.retry_after == 7
 
 
 def test_interim_replies_are_passed_over(path: Path) -> None:

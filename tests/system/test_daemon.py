@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import struct
 import threading
 from collections.abc import Iterator
@@ -29,7 +31,6 @@ Alarm E42 means that the float switch is stuck. Pump P9 stops by itself when ala
 
 The gland bolts of pump P9 are tightened to 12 Nm.
 """
-LONG = [{"role": "user", "content": "Go on."}]
 GREEDY = {"model": "default", "temperature": 0, "max_tokens": 12}
 
 
@@ -185,12 +186,12 @@ def test_a_question_has_its_deadline(box: Box, manual: protocol.Document) -> Non
 
 
 def test_a_deadline_that_passes_in_a_streamed_answer_is_its_last_event(box: Box, manual: protocol.Document) -> None:
-    # The engine is busy, so that phrasing waits after the sources have been sent.
-    busy = box.stream(CHAT, {**GREEDY, "messages": LONG, "max_tokens": 3000, "ignore_eos": True, "stream": True})
-    next(busy)
+    # The engine stands still, so that phrasing waits after the sources have been sent.
+    engine = box.child("engine")["pid"]
+    os.kill(engine, signal.SIGSTOP)
     body = {"question": "What does alarm E42 mean?", "stream": True, "edge": {"deadline_ms": 1500}}
     events = list(box.stream("/edge/v1/ask", body))
-    busy.close()  # type: ignore[attr-defined]
+    os.kill(engine, signal.SIGCONT)
     assert [event.name for event in events] == ["sources", "error"]
     assert events[-1].json["error"]["code"] == "deadline_exceeded"
 
@@ -259,7 +260,7 @@ def test_a_running_request_is_listed_and_can_be_cancelled(box: Box) -> None:
     stream = box.stream(CHAT, {**body, "stream": True})
     next(stream)
     (entry,) = msgspec.json.decode(box.get("/edge/v1/requests").body, type=protocol.RequestList).requests
-    assert (entry.kind, entry.peer, entry.state) == ("chat", "uid 0", "running") or entry.peer != "uid 0"
+    assert (entry.kind, entry.priority, entry.state) == ("chat", "interactive", "running")
     assert box.delete(f"/edge/v1/requests/{entry.id}").status == 200
     last = list(stream)[-1].json
     assert last["error"]["code"] == "cancelled"
@@ -281,7 +282,11 @@ def test_metrics_count_requests_tokens_and_refusals(box: Box) -> None:
         'edge_requests_total{route="chat",status="200"}',
         'edge_refusals_total{code="invalid_request"}',
         'edge_request_seconds_bucket{route="chat",le="+Inf"}',
-        'edge_first_token_seconds_count{route="chat"}',
+        'edge_time_to_first_token_seconds_count{class="interactive",route="chat"}',
+        'edge_inter_token_seconds_count{class="interactive",route="chat"}',
+        'edge_queue_depth{class="batch",',
+        'edge_engine_cells{model="smollm2-135m-instruct",state="used"}',
+        "edge_prefilled_tokens_total",
         'edge_tokens_total{direction="written"}',
         "edge_ready 1",
         'edge_child_ready{child="engine"} 1',

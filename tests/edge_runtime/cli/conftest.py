@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_runtime import protocol
+from edge_runtime import adapter_protocol, model_protocol, protocol
 from tests.edge_runtime import samples
 from tests.edge_runtime.scripted import Asked, Script, ScriptedDaemon, json_reply, stream_reply
 
@@ -75,7 +75,9 @@ def usual_replies() -> dict[str, Any]:
     hit = protocol.Hit(
         document="pump.md", document_id="d1", locator=samples.CITATION.locator, score=0.73125, text="E17: low pressure."
     )
-    request = protocol.RunningRequest(id="req-1", kind="ask", peer="uid 1000", state="running", age_s=1.5, tokens=12)
+    request = protocol.RunningRequest(
+        id="req-1", kind="ask", peer="uid 1000", priority="interactive", state="running", age_s=1.5, tokens=12
+    )
     return {
         "GET /edge/v1/status": json_reply(samples.STATUS),
         "GET /edge/v1/documents": json_reply(protocol.DocumentList(documents=[samples.DOCUMENT])),
@@ -83,8 +85,20 @@ def usual_replies() -> dict[str, Any]:
         "DELETE /edge/v1/documents/d1": json_reply(PURGED),
         "POST /edge/v1/ask": ask,
         "POST /edge/v1/search": json_reply(protocol.SearchReply(hits=[hit])),
+        "GET /edge/v1/engine": json_reply(samples.ENGINE),
+        "POST /edge/v1/score": json_reply(samples.SCORES),
         "GET /edge/v1/requests": json_reply(protocol.RequestList(requests=[request])),
         "DELETE /edge/v1/requests/req-1": json_reply(protocol.Acknowledged()),
+        "GET /edge/v1/models": json_reply(model_protocol.ModelStates(models=[samples.MODEL], budget=2**31)),
+        **{
+            f"POST /edge/v1/models/{samples.MODEL.name}/{verb}": json_reply(samples.MODEL)
+            for verb in ("load", "unload", "pin", "unpin")
+        },
+        "GET /edge/v1/adapters": json_reply(adapter_protocol.AdapterList(adapters=[samples.ADAPTER])),
+        "POST /edge/v1/adapters": json_reply(adapter_protocol.AdapterAdded(adapter=samples.ADAPTER)),
+        "DELETE /edge/v1/adapters/pumps": json_reply(
+            adapter_protocol.AdapterRemoved(removed="pumps", freed=samples.ADAPTER.size)
+        ),
         "POST /edge/v1/probe": json_reply(samples.PROOF),
         "POST /edge/v1/backup": json_reply(
             protocol.BackupReply(path="/var/lib/edge/backups/x", size=2048, files=["index.db"])

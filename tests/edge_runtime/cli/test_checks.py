@@ -150,6 +150,11 @@ def test_features_are_those_that_all_cores_share(tmp_path: Path) -> None:
     assert processor_features(tmp_path / "none") == frozenset()
 
 
+@pytest.mark.parametrize(("used", "state"), [(GIB, "ok"), (2 * GIB, "ok"), (2 * GIB + 1, "warn")])
+def test_a_box_over_its_budget_is_told_what_to_change(used: int, state: str) -> None:
+    assert verdict(checks.check_budget(used, 2 * GIB)) == state
+
+
 def test_memory_is_read_in_bytes(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 2048 kB\nMemFree: 1 kB\nMemAvailable: 1024 kB\n", "utf-8")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import tarfile
@@ -37,16 +38,21 @@ COMMANDS = {
     "docs": ["docs"],
     "rm": ["rm", "--yes", "pump.md"],
     "requests": ["requests"],
+    "score": ["score", "The gland leaks.", "--choice", "mechanical", "--choice", "electrical"],
+    "top": ["top"],
     "cancel": ["cancel", "req-1"],
     "backup": ["backup"],
     "doctor": ["doctor"],
     "paths": ["paths"],
+    "adapter_list": ["adapter", "list"],
+    "adapter_rm": ["adapter", "rm", "--yes", "pumps"],
     "model_list": ["model", "list"],
+    **{f"model_{verb}": ["model", verb, SMALL_WRITER] for verb in ("load", "unload", "pin", "unpin")},
     "model_show": ["model", "show", SMALL_WRITER],
     "model_verify": ["model", "verify"],
 }
 # `model tune` has its golden file in tests/edge_runtime/engine/test_tuning.py, where one is measured.
-APART = {"add", "restore", "uninstall", "model pull", "model remove", "model tune"}
+APART = {"adapter add", "add", "restore", "uninstall", "model pull", "model remove", "model tune"}
 
 
 def commands(group: click.Group = edge, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -85,6 +91,16 @@ def test_json_of_a_command_is_what_was_agreed(name: str, shell: Shell) -> None:
     assert done.err == "" or name == "rm"
     assert done.code == (1 if name == "doctor" else 0)  # in a home without models, doctor finds that
     compare(name, masked(name, done.json, shell.home))
+
+
+def test_json_of_adding_an_adapter_tells_what_it_is_and_its_bytes_travel(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "pumps.gguf").write_bytes(b"GGUF and more")
+    with shell.daemon() as daemon:
+        done = shell.edge("adapter", "add", tmp_path / "pumps.gguf", "--name", "pumps", "--json")
+    assert (done.code, done.err) == (0, "")
+    compare("adapter_add", done.json)
+    (asked,) = [one for one in daemon.asked if one.method == "POST"]
+    assert asked.json == {"name": "pumps", "content": base64.b64encode(b"GGUF and more").decode(), "base": None}
 
 
 def test_json_of_pulling_and_removing_a_model_tells_its_bytes(shell: Shell, tmp_path: Path) -> None:

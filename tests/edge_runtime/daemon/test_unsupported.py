@@ -26,8 +26,6 @@ def test_every_field_is_refused_by_name_unless_it_asks_for_nothing(table: Table,
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "assistant", "tool_calls": [{"id": "x"}]}, "messages[1].tool_calls"),
-        ({"role": "tool", "tool_call_id": "x"}, "messages[1].tool_call_id"),
         ({"role": "assistant", "function_call": {"name": "x"}}, "messages[1].function_call"),
         ({"role": "assistant", "audio": {"id": "x"}}, "messages[1].audio"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.engine.messages import Down, Frames, Load, Ready, Up, decode_up, encode
+from edge_runtime.engine.messages import Down, Frames, Load, Ready, Stats, Up, decode_up, encode
 
 
 class Peer:
@@ -23,15 +23,21 @@ class Peer:
         self.stream = stream
         self._frames = Frames()
         self._waiting: list[Up] = []
+        self.stats: list[Stats] = []
 
     def send(self, *messages: Down) -> None:
         self.stream.sendall(b"".join(map(encode, messages)))
 
     def receive(self) -> Up:
+        """The next message that is not statistics."""
         while not self._waiting:
             data = self.stream.recv(2**20)
             assert data, f"the child left with {self.process.wait(10)}"
-            self._waiting.extend(map(decode_up, self._frames.feed(data)))
+            for message in map(decode_up, self._frames.feed(data)):
+                if isinstance(message, Stats):
+                    self.stats.append(message)
+                else:
+                    self._waiting.append(message)
         return self._waiting.pop(0)
 
     def load(self, files: tuple[Path, Path], **rules: Any) -> Up:
@@ -41,11 +47,13 @@ class Peer:
 
 
 @contextmanager
-def started(embedder_files: tuple[Path, Path]) -> Iterator[Peer]:
+def started(embedder_files: tuple[Path, Path], turn: int | None = None) -> Iterator[Peer]:
     ours, theirs = socket.socketpair()
+    shared = [] if turn is None else [turn]
     roots = sorted({str(path.resolve().parent) for path in embedder_files})
     command = [sys.executable, "-P", "-m", "edge_runtime.embedding", "--fd", str(theirs.fileno()), "--read", *roots]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
+    command += [part for one in shared for part in ("--turn", str(one))]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno(), *shared], stderr=subprocess.DEVNULL)
     theirs.close()
     ours.settimeout(60)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from edge_runtime.embedding.child import BATCH_TOKENS, batches
 from edge_runtime.engine.messages import Cancel, Embed, Failed, Probe, Probed, Ready, Stop, Submit, Vectors
-from tests.edge_runtime.embedding.conftest import Peer
+from edge_runtime.turn import Turn
+from tests.edge_runtime.embedding.conftest import Peer, started
 
 LONG = " ".join(f"Valve {number} is closed when alarm E{number % 30} rings." for number in range(500))
 
@@ -142,3 +144,24 @@ def test_batches_hold_every_text_once_and_stay_small(lengths: list[int]) -> None
     assert sorted(index for batch in cut for index in batch) == list(range(len(lengths)))
     for batch in cut:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= BATCH_TOKENS
+
+
+def test_while_another_computes_a_small_question_is_answered_and_a_document_waits(
+    embedder_files: tuple[Path, Path],
+) -> None:
+    turn = Turn.create()
+    assert turn.descriptor is not None
+    with started(embedder_files, turn.descriptor) as peer:
+        assert isinstance(peer.load(embedder_files), Ready)
+        before = turn.others_cpu()
+        with turn:
+            peer.send(Embed(id="document", texts=[LONG]), Embed(id="question", texts=["Is the valve closed?"]))
+            first = peer.receive()
+            assert isinstance(first, Vectors)
+            assert first.id == "question"
+        second = peer.receive()
+        assert isinstance(second, Vectors)
+        assert second.id == "document"
+        assert turn.others_cpu() > before
+        assert [one.resident > 2**20 for one in peer.stats][:1] == [True]
+    os.close(turn.descriptor)

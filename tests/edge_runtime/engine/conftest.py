@@ -20,6 +20,14 @@ def writer(small_writer: Path) -> Iterator[Llama]:
     model.close()
 
 
+@pytest.fixture(scope="module")
+def wide(small_writer: Path) -> Iterator[Llama]:
+    """A context as the engine makes it, with 8 sequences."""
+    model = Llama(small_writer, Shape(context=512, threads=1, batch=64, sequences=8))
+    yield model
+    model.close()
+
+
 @pytest.fixture
 def start(small_writer: Path) -> Iterator[Callable[..., Child]]:
     """Starts children that may read the model's directory, and ends those that are left."""

@@ -43,16 +43,20 @@ def test_a_second_request_reuses_the_cells_of_the_first_and_says_the_same(child:
     first, cold = child.ask()
     second, warm = child.ask()
     assert cold.cached_tokens == 0
-    assert warm.cached_tokens == warm.prompt_tokens - 1  # one token is evaluated again: its logits are needed
+    # Two tokens are evaluated again: logits are needed, and one row alone goes through another kernel than several.
+    assert warm.cached_tokens == warm.prompt_tokens - 2
+    assert warm.tier == "memory"
     assert text(first) == text(second)
     _, fresh = child.ask(cache_prompt=False)
     assert fresh.cached_tokens == 0
 
 
 def test_only_the_shared_beginning_is_reused(child: Child, writer: Llama) -> None:
-    child.ask("The pump is a machine that moves water.", max_tokens=1)
-    _, done = child.ask("The pump is a bird.", max_tokens=1)
-    one, two = (writer.vocabulary.tokens(text) for text in ("The pump is a machine", "The pump is a bird."))
+    known = "In the second building of the works there stands a pump, and every morning somebody looks after it. "
+    child.ask(known + "The pump is a machine that moves water.", max_tokens=1)
+    _, done = child.ask(known + "The pump is a bird.", max_tokens=1)
+    one, two = (writer.vocabulary.tokens(known + text) for text in ("The pump is a machine", "The pump is a bird."))
+    assert done.diverged.startswith(" bird")
     assert done.cached_tokens == sum(1 for a, b in zip(one, two, strict=False) if a == b)
 
 

@@ -36,7 +36,9 @@ class Dictated:
         self._waits = waits
         self.prompts: list[Sequence[tuple[str, str]]] = []
 
-    async def chat(self, messages: Sequence[tuple[str, str]], params: Params) -> AsyncGenerator[Token | Done, None]:
+    async def chat(
+        self, messages: Sequence[tuple[str, str]], params: Params, *, seconds: float
+    ) -> AsyncGenerator[Token | Done, None]:
         self.prompts.append(messages)
         await asyncio.sleep(self._waits)
         for at, word in enumerate(self._said.split(" ")):
@@ -80,10 +82,16 @@ def ask(
     phrase_seconds: float = 60.0,
 ) -> list[Step]:
     async def steps() -> list[Step]:
-        asker = Asker(index, embedder, writer, confidence=0.5, phrase_seconds=phrase_seconds)
+        asker = Asker(index, embedder, confidence=0.5, phrase_seconds=phrase_seconds)
         question = Question(
-            id="q", text=text, collection=collection, mode=mode, sensitivity="internal", reader=reader
-        )  # fmt: skip
+            id="q",
+            text=text,
+            collection=collection,
+            mode=mode,
+            sensitivity="internal",
+            reader=reader,
+            writer=writer,
+        )
         return [step async for step in asker.ask(question)]
 
     return asyncio.run(steps())

@@ -37,7 +37,7 @@ def test_a_question_is_a_query_and_what_is_added_are_passages(index: Index, loca
 
     async def steps() -> int:
         await ingest(index, noted, "gland.txt", said, "default", Limits())
-        return len([step async for step in Asker(index, noted, None, confidence=0.1).ask(question)])
+        return len([step async for step in Asker(index, noted, confidence=0.1).ask(question)])
 
     assert asyncio.run(steps()) >= 2
     assert noted.kinds.pop(QUESTION) == "query"

@@ -1,0 +1,166 @@
+"""Routes for models: what OpenAI's clients may name, what is in memory, and the owner's loading and pinning."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from edge_runtime import openai_protocol
+from edge_runtime.daemon.call import Call, Reply, Route
+from edge_runtime.errors import EdgeError, ModelNotFoundError
+from edge_runtime.model_protocol import ModelState, ModelStates
+
+
+async def _cards(call: Call) -> list[openai_protocol.ModelCard]:
+    """Whatever a request may name: writers, loaded or not, their adapters, and the embedder."""
+    daemon, created = call.daemon, int(call.daemon.started)
+    names = await asyncio.to_thread(daemon.pool.stock.names)
+    first = daemon.writer.name
+    names.sort(key=lambda name: name != first)
+    adapted = [model for name in names for model in daemon.adapters.models(name)]
+    embedders = [daemon.embedder.ready.name] if daemon.embedder.ready is not None else []
+    return [openai_protocol.ModelCard(id=name, created=created) for name in (*names, *embedders, *adapted)]
+
+
+async def list_cards(call: Call, _: None) -> Reply:
+    return openai_protocol.ModelList(data=await _cards(call))
+
+
+async def show_card(call: Call, _: None) -> Reply:
+    wanted = call.part("id")
+    for card in await _cards(call):
+        if card.id == wanted:
+            return card
+    raise ModelNotFoundError(f"the model {wanted} is not here; list what is with: GET /v1/models", param="model")
+
+
+def _sizes(call: Call) -> dict[str, int]:
+    """Bytes that each writer takes; 0 for a damaged one. Reads the disk."""
+    stock = call.daemon.pool.stock
+    sizes: dict[str, int] = {}
+    for name in stock.names():
+        try:
+            sizes[name] = stock.size(name)
+        except EdgeError:
+            sizes[name] = 0
+    return sizes
+
+
+def _state(call: Call, name: str, size: int) -> ModelState:
+    daemon = call.daemon
+    guest = daemon.pool.guests.get(name)
+    return ModelState(
+        name=name,
+        state=guest.engine.child.state if guest is not None else "unloaded",
+        default=name == daemon.writer.name,
+        pinned=name in daemon.pool.pins,
+        active=guest.users if guest is not None else 0,
+        idle_s=round(time.monotonic() - guest.used, 3) if guest is not None and not guest.users else None,
+        memory_bytes=guest.bytes if guest is not None and guest.bytes > size else size,
+        fits=guest is not None or daemon.pool.fits(size),
+        adapters=[one.name for one in daemon.adapters.known() if one.base == name],
+    )
+
+
+async def list_states(call: Call, _: None) -> Reply:
+    sizes = await asyncio.to_thread(_sizes, call)
+    # One that was removed from the store stays in memory for a while.
+    names = [*call.daemon.pool.guests, *(name for name in sizes if name not in call.daemon.pool.guests)]
+    return ModelStates(
+        models=[_state(call, name, sizes.get(name, 0)) for name in names], budget=call.daemon.pool.room()
+    )
+
+
+async def _show(call: Call, name: str) -> Reply:
+    return _state(call, name, (await asyncio.to_thread(_sizes, call)).get(name, 0))
+
+
+async def load(call: Call, _: None) -> Reply:
+    name = call.part("name")
+    await call.daemon.pool.load(name)
+    return await _show(call, name)
+
+
+async def unload(call: Call, _: None) -> Reply:
+    name = call.part("name")
+    await call.daemon.pool.unload(name)
+    return await _show(call, name)
+
+
+async def pin(call: Call, _: None) -> Reply:
+    name = call.part("name")
+    await call.daemon.pool.pin(name)
+    return await _show(call, name)
+
+
+async def unpin(call: Call, _: None) -> Reply:
+    name = call.part("name")
+    await call.daemon.pool.unpin(name)
+    return await _show(call, name)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/v1/models",
+        kind="models",
+        action="look",
+        summary="What a request may name: every installed writer, its adapters, and the embedder.",
+        handle=list_cards,
+        reply=openai_protocol.ModelList,
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{id}",
+        kind="models",
+        action="look",
+        summary="One of them.",
+        handle=show_card,
+        reply=openai_protocol.ModelCard,
+    ),
+    Route(
+        method="GET",
+        path="/edge/v1/models",
+        kind="models",
+        action="look",
+        summary="The installed writers: which are in memory, what they take, who uses them, and which would fit.",
+        handle=list_states,
+        reply=ModelStates,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/models/{name}/load",
+        kind="models.load",
+        action="administer",
+        summary="Have a writer in memory; answered once it is there.",
+        handle=load,
+        reply=ModelState,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/models/{name}/unload",
+        kind="models.unload",
+        action="administer",
+        summary="Give a writer's memory back; refused while it is in use or pinned.",
+        handle=unload,
+        reply=ModelState,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/models/{name}/pin",
+        kind="models.pin",
+        action="administer",
+        summary="Keep a writer once it is loaded, until the box stops; `engine.pinned` keeps it for good.",
+        handle=pin,
+        reply=ModelState,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/models/{name}/unpin",
+        kind="models.unpin",
+        action="administer",
+        summary="Let a writer go again when it is idle.",
+        handle=unpin,
+        reply=ModelState,
+    ),
+)

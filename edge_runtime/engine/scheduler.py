@@ -1,0 +1,198 @@
+"""What the next step of the model evaluates, who may begin, and who makes room. Pure: values in, a plan out.
+
+Streams that write come first: each has a row in every step. Prompts are read with the time that is left until the
+strictest of those streams is due; the cost model says how many rows that is. With nobody writing, a prompt takes whole
+batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edge_runtime.engine.costs import TILE, StepCost
+from edge_runtime.engine.messages import CLASSES, Class
+
+MARGIN = 0.9  # of a target; the rest is for sampling, messages and what the model does not foresee
+LEAST_ROWS = 8  # of a prompt in each step, however short the time: it must come to its end
+AGING = 0.5  # a prompt that has waited a second is preferred as if it were half a second shorter
+CLASS_PATIENCE = 30.0  # seconds after which a waiting request counts as one class higher
+SKIP_PATIENCE = 1.0  # seconds for which smaller requests may pass one that does not fit
+HEADROOM = 64  # cells beyond its prompt that a request must find free
+GAIN = 0.95  # a narrower or padded step must be so much cheaper
+WIDE = 8  # rows that kernels take together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One sequence as the plan sees it."""
+
+    slot: int
+    priority: Class
+    pending: int  # tokens to evaluate
+    evaluated: int
+    reads: bool  # its prompt is not read to the end
+    arrived: float  # seconds
+    last_step: float  # seconds
+    adapter: str = ""
+    border: int = 0  # a position that no step may cross, so that its kernels are those of a lone reading; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rows for each slot in one step, all under one adapter, and rows of nothing that make it faster."""
+
+    rows: tuple[tuple[int, int], ...] = ()
+    adapter: str = ""
+    padding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Rows in a step, and milliseconds that a step may take while a stream of each class writes."""
+
+    batch: int
+    targets: Mapping[Class, float]
+
+    def target(self, priority: Class) -> float:
+        return self.targets.get(priority, 100.0)
+
+
+def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float) -> Plan:
+    """The next step; empty where there is nothing to evaluate."""
+    if not streams:
+        return Plan()
+    adapter, groups = _group(streams)
+    mine = [stream for stream in streams if stream.adapter == adapter]
+    writers = [stream for stream in mine if not stream.reads][: limits.batch]
+    readers = sorted((stream for stream in mine if stream.reads), key=lambda stream: _urgency(stream, cost, now))
+    waiting = [stream for stream in streams if not stream.reads]
+    if not readers:
+        return _write(writers, adapter, cost, limits)
+    rows = [(stream.slot, 1) for stream in writers]
+    budget = min((limits.target(stream.priority) for stream in waiting), default=0.0) / groups * MARGIN
+    cells = sum(stream.evaluated + 1 for stream in writers)
+    count = len(writers)
+    for reader in readers:
+        room = limits.batch - count
+        most = min(reader.pending, room, _until(reader, room))
+        if most <= 0:
+            break
+        if waiting:
+            fit = cost.rows_within(budget, rows=count, cells=cells, context=reader.evaluated, most=most)
+            if not fit and count == len(writers):
+                fit = min(LEAST_ROWS, most)
+        else:
+            fit = most
+        if not fit:
+            break
+        rows.append((reader.slot, fit))
+        count += fit
+        cells += fit * (reader.evaluated + fit // 2)
+        # A prompt that reads as if it were alone shares its steps with nobody.
+        if fit < reader.pending or reader.border:
+            break
+    return Plan(tuple(rows), adapter)
+
+
+def _group(streams: Sequence[Stream]) -> tuple[str, int]:
+    """The adapter whose turn it is, the one that has waited longest, and how many have writers."""
+    oldest = min(streams, key=lambda stream: stream.last_step)
+    return oldest.adapter, max(len({stream.adapter for stream in streams if not stream.reads}), 1)
+
+
+def _urgency(stream: Stream, cost: StepCost, now: float) -> tuple[int, float]:
+    """Class, then the shortest rest first; waiting makes shorter."""
+    rest = cost.predict(TILE, TILE * stream.evaluated) / TILE * stream.pending
+    return CLASSES.index(stream.priority), rest - AGING * 1e3 * (now - stream.arrived)
+
+
+def _until(reader: Stream, room: int) -> int:
+    """Rows that a canonical reading may take at once: whole tiles up to its border, and the rest behind it."""
+    if not reader.border:
+        return room
+    left = reader.border - reader.evaluated
+    return min(left, max(room // TILE, 1) * TILE) if left > 0 else room
+
+
+def _write(writers: Sequence[Stream], adapter: str, cost: StepCost, limits: Limits) -> Plan:
+    """Only writers: all at once, or the one that waited longest where single rows cost less, or padded to eight."""
+    count = len(writers)
+    everyone = tuple((stream.slot, 1) for stream in writers)
+    if not 1 < count < WIDE or not cost.knows(1):
+        return Plan(everyone, adapter)
+    cells = sum(stream.evaluated + 1 for stream in writers)
+    together = cost.predict(count, cells)
+    alone = sum(cost.predict(1, stream.evaluated + 1) for stream in writers)
+    if alone < GAIN * together and alone < MARGIN * min(limits.target(stream.priority) for stream in writers):
+        first = min(writers, key=lambda stream: stream.last_step)
+        return Plan(((first.slot, 1),), adapter)
+    if cost.knows(WIDE) and cost.knows(count) and cost.predict(WIDE, cells) < GAIN * together:
+        return Plan(everyone, adapter, WIDE - count)
+    return Plan(everyone, adapter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A request that has no cells yet; ``held`` while another one reads what it would read itself."""
+
+    key: int
+    priority: Class
+    arrived: float
+    cells: int  # that it would take now
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who begins now (keys, in order), and whose cells are taken for that (slots)."""
+
+    begin: tuple[int, ...] = ()
+    park: tuple[int, ...] = ()
+
+
+def admit(waiting: Sequence[Waiting], running: Sequence[Stream], *, free: int, slots: int, now: float) -> Admission:
+    """Let requests begin in the order of their class and arrival, as far as cells and slots reach.
+
+    Where the first of them does not fit, streams of lower classes give way, the latest first.
+    """
+    begin: list[int] = []
+    park: list[int] = []
+    victims = sorted(running, key=lambda stream: (CLASSES.index(stream.priority), stream.arrived))
+    for one in sorted(waiting, key=lambda one: _order(one, now)):
+        if one.held:
+            continue
+        taken: list[Stream] = []
+        while victims and (slots < 1 or free < one.cells) and _lower(victims[-1], one):
+            victim = victims.pop()
+            taken.append(victim)
+            slots += 1
+            free += victim.evaluated
+        if slots >= 1 and free >= one.cells:
+            begin.append(one.key)
+            park += [victim.slot for victim in taken]
+            slots -= 1
+            free -= one.cells
+            continue
+        for victim in reversed(taken):
+            victims.append(victim)
+            slots -= 1
+            free -= victim.evaluated
+        if now - one.arrived > SKIP_PATIENCE:
+            break
+    return Admission(tuple(begin), tuple(park))
+
+
+def _order(one: Waiting, now: float) -> tuple[float, float]:
+    return CLASSES.index(one.priority) - (now - one.arrived) / CLASS_PATIENCE, one.arrived
+
+
+def _lower(stream: Stream, one: Waiting) -> bool:
+    return CLASSES.index(stream.priority) > CLASSES.index(one.priority)
+
+
+def victim(running: Sequence[Stream]) -> int | None:
+    """Who makes room when cells run out in the middle: the lowest class, the latest arrival; never the last one."""
+    if len(running) < 2:
+        return None
+    return max(running, key=lambda stream: (CLASSES.index(stream.priority), stream.arrived)).slot
