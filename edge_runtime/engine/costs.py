@@ -16,7 +16,8 @@ import numpy.typing as npt
 TILE = 64  # rows from which flash attention works in tiles
 _FORGET = 0.98  # weight of the past at each step: the last fifty or so count
 _EXACT_ROWS = 16  # up to here each number of rows has its own correction, above it each eight
-_OUTLIER = 4.0  # a step so many times as long as foretold was disturbed, and teaches little
+_SPREAD = 1e3  # trace of the covariance up to which the past is forgotten
+_OUTLIER = 2.0  # a step so many times as long as foretold was disturbed, and teaches little
 _CELLS = 1e-3  # scale of the third feature: milliseconds for a thousand row-cells
 _GRAIN = 8  # rows; kernels take them in such groups
 
@@ -41,9 +42,13 @@ class _Line:
         return float(self.weights @ features)
 
     def learn(self, features: npt.NDArray[np.float64], value: float) -> None:
-        gain = self.spread @ features / (_FORGET + features @ self.spread @ features)
+        along = self.spread @ features
+        gain = along / (_FORGET + features @ along)
         self.weights = self.weights + gain * (value - self.weights @ features)
-        self.spread = np.minimum((self.spread - np.outer(gain, features @ self.spread)) / _FORGET, 1e4)
+        self.spread = self.spread - np.outer(gain, along)
+        # Steps that are all alike say nothing of others: forgetting goes on without end there, and must not.
+        if np.trace(self.spread) < _SPREAD:
+            self.spread = self.spread / _FORGET
         self.seen += 1
 
 

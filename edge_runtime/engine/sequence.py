@@ -29,9 +29,9 @@ class Structure(Protocol):
     @property
     def finished(self) -> bool: ...
     def allows(self, token: int) -> bool: ...
-    def apply(self, logits: Logits) -> Logits: ...
+    def masked(self, logits: Logits, remaining: int) -> Logits: ...
+    def closing(self, remaining: int) -> bool: ...
     def accept(self, token: int) -> None: ...
-    def close(self, remaining: int) -> int | None: ...
 
 
 class Sequence:
@@ -114,34 +114,30 @@ class Sequence:
         self.tokens.append(token)
         self.lookup.extend([token])
 
-    def choose(self, logits: Logits) -> Choice | None:
-        """The next token after this row; None: the text is whole as it is.
+    def choose(self, logits: Logits) -> Choice:
+        """The next token after this row.
 
         The grammar looks at the one token that was drawn; only where it refuses that, the whole row is masked.
 
         Raises:
-            EngineError: the row holds no numbers.
+            EngineError: the row holds no numbers, or the grammar cannot go on.
         """
         structure = self.structure
         if structure is None:
             return self._sampler.choose(logits)
-        closing = structure.close(self.limit - self.written)
-        if closing is not None:
-            return None if closing < 0 else Choice(closing, None)
-        choice = self._sampler.look(logits)
-        if structure.allows(choice.token):
-            self._sampler.count(choice.token)
-            return choice
-        return self._sampler.choose(structure.apply(logits), known=logits)
+        remaining = self.limit - self.written
+        if not structure.closing(remaining):
+            choice = self._sampler.look(logits)
+            if structure.allows(choice.token):
+                self._sampler.count(choice.token)
+                return choice
+        return self._sampler.choose(structure.masked(logits, remaining), known=logits)
 
     def take(self, logits: Logits) -> list[Up]:
         """Choose the next token, and what there is to send; :attr:`reason` is set where it was the last."""
         choice = self.choose(logits)
         if self.written == len(self.request.resume):
             self.first = time.perf_counter()
-        if choice is None:
-            self.reason = "stop"
-            return self._end()
         self.written += 1
         if choice.token in self._stops or (self._vocabulary.ends(choice.token) and not self.params.ignore_eos):
             self.reason = "stop"
