@@ -20,6 +20,7 @@ BYTES_PER_TOKEN = 3.2  # of English text, until finished requests tell better
 SAFETY = 1.5  # a deadline is refused only where the estimate passes it by so much
 UNKNOWN_SECONDS = 2  # what a refused client is told while nothing is known of the engine's speed
 LONGEST_SECONDS = 120
+_TELLING_BYTES = 400
 _LEARN = 0.1  # the weight of the latest request in a running mean
 _RANK = {name: rank for rank, name in enumerate(CLASSES)}
 
@@ -130,7 +131,8 @@ class Admission:
 
     def learn(self, place: Place, *, prompt_tokens: int, completion_tokens: int, stopped: bool) -> None:
         """What one text of ``place`` came to: corrects the estimates of those to come."""
-        if prompt_tokens and place.bid.prompt_bytes:
+        # A short prompt is mostly its template, and would tell nothing of a long one.
+        if prompt_tokens and place.bid.prompt_bytes >= _TELLING_BYTES:
             ratio = place.bid.prompt_bytes / prompt_tokens
             self.bytes_per_token += _LEARN * (ratio - self.bytes_per_token)
         if stopped:

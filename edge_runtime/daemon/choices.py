@@ -25,7 +25,6 @@ class Choices:
 
     def __init__(self, call: Call, engine: Engine, place: Place, submit: Submit, *, count: int) -> None:
         self._call = call
-        self._admission = engine.admission
         self._place = place
         self._labels = {"class": place.bid.priority, "route": call.route.kind}
         self._streams = [
@@ -64,12 +63,6 @@ class Choices:
         self._tokens[index] = done.completion_tokens
         self._call.prompt_tokens = done.prompt_tokens
         self._call.completion_tokens = sum(self._tokens)
-        self._admission.learn(
-            self._place,
-            prompt_tokens=done.prompt_tokens,
-            completion_tokens=done.completion_tokens,
-            stopped=done.reason == "stop",
-        )
         metrics = self._call.daemon.metrics
         if done.cached_tokens:
             metrics.cached.add(done.cached_tokens, tier=done.tier)

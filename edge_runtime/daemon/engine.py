@@ -104,6 +104,8 @@ class Engine:
                             received += reply.ids
                             self.admission.begin(place, place.written + max(reply.tokens - written, 0))
                             written = reply.tokens
+                        else:
+                            self._learn(place, reply)
                         yield reply
             except ChildDiedError as death:
                 deaths += 1
@@ -113,6 +115,14 @@ class Engine:
                     raise _given_up(death) from death
             else:
                 return
+
+    def _learn(self, place: Place, done: Done) -> None:
+        self.admission.learn(
+            place,
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            stopped=done.reason == "stop",
+        )
 
     async def _attempt(self, submit: Submit) -> AsyncGenerator[Token | Done, None]:
         """One submission, to its end or the child's."""

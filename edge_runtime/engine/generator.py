@@ -52,7 +52,7 @@ class Generator:
         self._cells = Cells(model, scratch=setting.slots)
         self._cache = PrefixCache(self._cells, setting.cache_bytes, setting.shelf)
         self._roster = Roster(self._cells, self._cache, slots=setting.slots)
-        self._lane = Lane(model, self.adapters, setting.turn)
+        self._lane = Lane(model, self.adapters, setting.turn, setting.governor)
         self._purges = False
         self._prefilled = 0
 
@@ -132,7 +132,7 @@ class Generator:
         streams = self._roster.streams()
         out: list[Up] = []
         if not streams or self._lane.due:
-            out += self._lane.step(self.steps.governor.before_step(time.monotonic()))
+            out += self._lane.step()
         if not streams:
             return out
         plan = scheduler.plan(streams, self.steps.cost, self._setting.limits, time.perf_counter())

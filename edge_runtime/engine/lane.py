@@ -7,9 +7,11 @@ prefixes, no guesses. Its attention sums in the same order whatever the number o
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 from edge_runtime.engine.adapters import Adapters
+from edge_runtime.engine.governor import Governor
 from edge_runtime.engine.llama import AbortedError, Llama, Shape
 from edge_runtime.engine.messages import Done, Failed, Up
 from edge_runtime.engine.sequence import Sequence
@@ -22,10 +24,11 @@ BLOCK = 16  # tokens
 class Lane:
     """Deterministic requests of one model, in the order of their arrival; the context is made at the first."""
 
-    def __init__(self, model: Llama, adapters: Adapters, turn: Turn) -> None:
+    def __init__(self, model: Llama, adapters: Adapters, turn: Turn, governor: Governor) -> None:
         self._model = model
         self._adapters = adapters
         self._turn = turn
+        self._governor = governor
         self._context: Llama | None = None
         self._waiting: deque[Sequence] = deque()
         self._running: Sequence | None = None
@@ -63,7 +66,7 @@ class Lane:
                 return one.done("cancelled")
         return None
 
-    def step(self, threads: int) -> list[Up]:
+    def step(self) -> list[Up]:
         """One block of a prompt, or one token."""
         if self._running is None:
             if not self._waiting:
@@ -78,7 +81,7 @@ class Lane:
             rest = len(one.prompt) - one.evaluated
             tokens = one.tokens[one.evaluated :][: min(rest, BLOCK) if rest > 0 else 1]
             with self._turn:
-                context.use_threads(threads)
+                context.use_threads(self._governor.before_step(time.monotonic()))
                 context.decode(tokens, one.evaluated)
             one.evaluated += len(tokens)
             out = [] if one.evaluated < len(one.tokens) else one.take(context.logits())

@@ -80,8 +80,8 @@ def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float) 
             break
         if waiting:
             fit = cost.rows_within(budget, rows=count, cells=cells, context=reader.evaluated, most=most)
-            if not fit and count == len(writers):
-                fit = min(LEAST_ROWS, most)
+            if count == len(writers):
+                fit = max(fit, min(LEAST_ROWS, most))
         else:
             fit = most
         if not fit:
@@ -96,8 +96,15 @@ def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float) 
 
 
 def _group(streams: Sequence[Stream]) -> tuple[str, int]:
-    """The adapter whose turn it is, the one that has waited longest, and how many have writers."""
-    oldest = min(streams, key=lambda stream: stream.last_step)
+    """The adapter whose turn it is, the one whose last step is longest ago, and how many have writers.
+
+    A prompt that stands behind others of its adapter has had no step: it does not make its adapter's turn longer.
+    """
+    served: dict[str, tuple[float, ...]] = {}
+    for stream in streams:
+        times = (stream.last_step,) if stream.last_step > stream.arrived else ()
+        served[stream.adapter] = max(served.get(stream.adapter, ()), times)
+    oldest = min(streams, key=lambda stream: served[stream.adapter] or (stream.arrived,))
     return oldest.adapter, max(len({stream.adapter for stream in streams if not stream.reads}), 1)
 
 

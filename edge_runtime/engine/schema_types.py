@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from edge_runtime.engine.patterns import check_pattern
@@ -40,6 +41,7 @@ _ITEMS = 64  # of an array that names no end
 _ENTRIES = 32  # of an object that names no properties
 _KEY = "^.{1,48}$"  # of such an entry
 _WHOLE = 10**9  # an integer that names no end
+_MOST_STEP = 1000  # of multipleOf, decimal point and zeros aside
 _DIGITS = 1e-6  # a number that names no step
 
 
@@ -113,6 +115,8 @@ def read_number(kind: str, words: Schema, place: str, bounds: Bounds) -> Schema:
     step = words.get("multipleOf")
     if step is not None and (step <= 0 or (whole and step != int(step))):
         refuse(f"{place}/multipleOf", "must be over 0, and whole for an integer; correct it", bounds.param)
+    if step is not None and _digits(step) > _MOST_STEP:
+        refuse(f"{place}/multipleOf", f"has more digits than {_MOST_STEP} has; use a simpler one", bounds.param)
     low, high = _ends(words, whole=whole)
     if low is not None and high is not None:
         open_ended = "exclusiveMinimum" in words or "exclusiveMaximum" in words
@@ -138,6 +142,11 @@ def read_number(kind: str, words: Schema, place: str, bounds: Bounds) -> Schema:
         made["maximum"] = max(_WHOLE, (low or 0) + _WHOLE)
     made["multipleOf"] = _DIGITS if step is None else step
     return made
+
+
+def _digits(step: float) -> int:
+    """The step's digits as a whole number: an automaton that keeps to multiples has as many states."""
+    return int("".join(map(str, Decimal(repr(step)).normalize().as_tuple().digits)))
 
 
 def _ends(words: Schema, *, whole: bool) -> tuple[float | None, float | None]:

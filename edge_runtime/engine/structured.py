@@ -161,7 +161,7 @@ class Matcher:
         """For each token of the vocabulary, whether it may come next.
 
         Raises:
-            EngineError: the grammar needs more work for one token than is granted.
+            RequestError: the grammar needs more work for one token than is granted.
         """
         if self._watch is not None:
             mask = np.ones(self._grammars.width, np.bool_)
@@ -185,7 +185,7 @@ class Matcher:
         """The token was taken.
 
         Raises:
-            EngineError: it was not allowed, or the grammar grew past its limits.
+            RequestError: it was not allowed, or the grammar grew past its limits.
         """
         piece = self._grammars.vocabulary.piece(token)
         if self._plan:
@@ -195,9 +195,7 @@ class Matcher:
                 self._begin(began)
             return
         if not self._parser.consume_token(token):
-            raise EngineError(
-                f"the schema's grammar cannot go on ({_first_line(self._parser.get_error())}); make the schema simpler"
-            )
+            raise _stuck(self._parser)
         self._scanner.feed(piece)
 
     def closing(self, remaining: int) -> bool:
@@ -239,13 +237,16 @@ class Matcher:
 
 
 def bits(parser: Any, width: int) -> npt.NDArray[np.bool_]:
-    """The library's mask, a byte a token. Raises EngineError: over its limits."""
+    """The library's mask, a byte a token. Raises RequestError: over its limits."""
     packed = np.frombuffer(parser.compute_bitmask(), np.uint8)
     if parser.is_error():
-        raise EngineError(
-            f"the schema's grammar cannot go on ({_first_line(parser.get_error())}); make the schema simpler"
-        )
+        raise _stuck(parser)
     return np.unpackbits(packed, count=width, bitorder="little").view(np.bool_)
+
+
+def _stuck(parser: Any) -> RequestError:
+    reason = _first_line(parser.get_error())
+    return RequestError(f"the schema's grammar cannot go on ({reason}); make the schema simpler", param=_PARAM)
 
 
 def _grammar(form: Structure) -> str:

@@ -12,7 +12,17 @@ import sys
 import pytest
 
 # Importing these starts threads, which the Landlock domain of the thread that seals does not reach.
-NATIVE = {"numpy", "aiohttp", "apsw", "onnxruntime", "llama_cpp", "tokenizers", "sqlite_vec", "selectolax"}
+NATIVE = {
+    "numpy",
+    "aiohttp",
+    "apsw",
+    "onnxruntime",
+    "llama_cpp",
+    "tokenizers",
+    "sqlite_vec",
+    "selectolax",
+    "llguidance",
+}
 HEAVY = NATIVE | {"rich", "prompt_toolkit", "pypdf", "jinja2", "cryptography"}
 NETWORK_CLIENTS = {"httpx", "httpx2", "requests", "urllib3", "huggingface_hub", "openai", "paho", "torch"}
 

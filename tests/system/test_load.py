@@ -158,3 +158,17 @@ def test_ten_times_too_many_are_refused_with_when_to_come_back_and_the_admitted_
         listed = box.get("/edge/v1/engine").json
         assert listed["refused"] == {"queue_full": len(refused)}
         assert listed["requests"] == []
+
+
+def test_a_flood_of_batch_work_leaves_room_for_people_who_are_served_first(shared_store: Store) -> None:
+    with running(shared_store.root, "slots = 1\nqueue = 8\n") as box:
+        assert box.chat(max_tokens=4).status == 200
+        batch = {"edge": {"priority": "batch"}}
+        flood = [Background(box, body(f"Tell story {number}.", 32, **batch)) for number in range(6)]
+        box.wait(lambda: box.status()["requests_waiting"] + box.status()["requests_running"] == 6)
+        assert box.post(CHAT, body("One more.", 4, **batch)).status == 429
+        assert box.post(CHAT, body("Which valve?", 4)).status == 200
+        listed = box.get("/edge/v1/requests").json["requests"]
+        assert {one["priority"] for one in listed} == {"batch"}
+        assert len(listed) >= 4
+        assert [one.reply.status for one in flood] == [200] * 6

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ import pytest
 
 from models import catalog, records
 from models.store import Store
-from tests.box import PATIENCE, Box, link, running
+from tests.box import PATIENCE, Box, UnixConnection, events, link, running
 from tests.conftest import EMBEDDER, SMALL_WRITER
 from tests.models.entries import place
 
@@ -83,40 +85,59 @@ def body(model: str, tokens: int = 8) -> dict[str, Any]:
 @contextlib.contextmanager
 def streaming(box: Box, model: str, tokens: int = 400) -> Iterator[Iterator[str]]:
     """The text of one long stream, piece by piece; it has begun."""
-    events = box.stream(CHAT, {**body(model, tokens), "stream": True})
-    assert "delta" in next(events).data
+    chunks = box.stream(CHAT, {**body(model, tokens), "stream": True})
+    assert "delta" in next(chunks).data
     yield (
         event.json["choices"][0]["delta"].get("content", "")
-        for event in events
+        for event in chunks
         if event.data != "[DONE]" and event.json["choices"]
     )
 
 
-class Listener(threading.Thread):
-    """The kinds of what happens to models, as ``edge events`` would show them."""
+@contextlib.contextmanager
+def kept(box: Box, name: str) -> Iterator[None]:
+    """A writer that is loaded, and stays although it may have nothing to do."""
+    act(box, name, "pin")
+    act(box, name, "load")
+    try:
+        yield
+    finally:
+        act(box, name, "unpin")
 
-    def __init__(self, box: Box) -> None:
-        super().__init__(daemon=True)
-        self._box = box
-        self.heard: list[tuple[str, str, str]] = []
-        self.start()
-        box.wait(lambda: "edge_event_listeners 1" in box.get("/metrics").body.decode())
 
-    def run(self) -> None:
-        for event in self._box.stream("/edge/v1/events"):
-            fields = event.json["fields"]
-            if event.name.startswith("model."):
-                self.heard.append((event.name, fields["model"], fields.get("reason", "")))
+@contextlib.contextmanager
+def listening(box: Box) -> Iterator[list[tuple[str, str, str]]]:
+    """What happens to models meanwhile, as ``edge events`` would show it: kind, model and reason."""
+    heard: list[tuple[str, str, str]] = []
+    connection = UnixConnection(box.socket)
+    connection.request("GET", "/edge/v1/events")
+    reply = connection.getresponse()
+
+    def listen() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for event in events(reply):
+                fields = event.json["fields"]
+                if event.name.startswith("model."):
+                    heard.append((event.name, fields["model"], fields.get("reason", "")))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        connection.sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        connection.close()
 
 
 def test_a_writer_that_is_not_loaded_answers_and_leaves_when_it_is_idle(box: Box) -> None:
-    listener = Listener(box)
     assert box.get("/v1/models/second").json["id"] == SECOND
-    reply = box.post(CHAT, body(SECOND))
+    with listening(box) as heard:
+        reply = box.post(CHAT, body(SECOND))
+        box.wait(lambda: heard[-1:] == [("model.unloaded", SECOND, "idle")])
     assert (reply.status, reply.json["model"]) == (200, SECOND)
     assert reply.json["usage"]["completion_tokens"] == 8
-    box.wait(lambda: listener.heard[-1:] == [("model.unloaded", SECOND, "idle")])
-    assert listener.heard == [
+    assert heard == [
         ("model.loading", SECOND, ""),
         ("model.loaded", SECOND, ""),
         ("model.unloaded", SECOND, "idle"),
@@ -183,30 +204,34 @@ def test_an_unknown_model_is_neither_loaded_nor_pinned(box: Box, verb: str) -> N
 
 
 def test_the_death_of_one_engine_is_nothing_to_the_streams_of_the_other(box: Box) -> None:
-    act(box, SECOND, "load")
-    with streaming(box, SMALL_WRITER, 100) as text, streaming(box, SECOND, 100) as other:
-        os.kill(engines(box)[SECOND], signal.SIGKILL)
-        assert "".join(text)
-        assert "".join(other)  # it goes on where it was, in a new process
-    children = {child["model"]: child["restarts"] for child in box.status()["children"]}
+    with kept(box, SECOND):
+        with streaming(box, SMALL_WRITER, 100) as text, streaming(box, SECOND, 100) as other:
+            os.kill(engines(box)[SECOND], signal.SIGKILL)
+            assert "".join(text)
+            assert "".join(other)  # it goes on where it was, in a new process
+        children = {child["model"]: child["restarts"] for child in box.status()["children"]}
     assert children[SMALL_WRITER] == 0
     assert children[SECOND] == 1
 
 
 def test_the_engine_of_another_writer_is_sealed_as_the_first_is(box: Box) -> None:
-    act(box, SECOND, "load")
-    attempts = box.post("/edge/v1/probe").json["attempts"]
+    with kept(box, SECOND):
+        attempts = box.post("/edge/v1/probe").json["attempts"]
     own = [attempt["refused"] for attempt in attempts if attempt["process"] == "engine"]
     routes = {attempt["route"] for attempt in attempts if attempt["process"] == "engine"}
     assert own == [True] * 2 * len(routes)
 
 
 def test_an_idle_writer_leaves_for_one_that_needs_its_memory(small_box: Box) -> None:
-    listener = Listener(small_box)
     assert small_box.post(CHAT, body(SECOND)).status == 200
     before = engines(small_box)[SECOND]
-    assert small_box.post(CHAT, body(THIRD)).json["model"] == THIRD
-    assert ("model.unloaded", SECOND, "memory") in listener.heard
+    with listening(small_box) as heard:
+        assert small_box.post(CHAT, body(THIRD)).json["model"] == THIRD
+    assert heard == [
+        ("model.unloaded", SECOND, "memory"),
+        ("model.loading", THIRD, ""),
+        ("model.loaded", THIRD, ""),
+    ]
     assert loaded(small_box) == {SMALL_WRITER, THIRD}
     assert not Path(f"/proc/{before}").exists()
     assert small_box.status()["memory_bytes"] <= _BUDGET
@@ -230,12 +255,12 @@ def test_an_active_writer_never_leaves_and_the_newcomer_is_told_when_to_come_bac
 
 def test_a_client_that_hangs_up_while_its_writer_loads_leaves_it_idle(small_box: Box) -> None:
     act(small_box, THIRD, "load")
-    listener = Listener(small_box)
-    connection = UnixConnection(small_box.socket)
-    connection.request("POST", CHAT, json.dumps(body(SECOND, 300)))
-    small_box.wait(lambda: ("model.loading", SECOND, "") in listener.heard)
-    connection.close()
-    small_box.wait(lambda: ("model.loaded", SECOND, "") in listener.heard and not states(small_box)[SECOND]["active"])
+    with listening(small_box) as heard:
+        connection = UnixConnection(small_box.socket)
+        connection.request("POST", CHAT, json.dumps(body(SECOND, 300)))
+        small_box.wait(lambda: ("model.loading", SECOND, "") in heard)
+        connection.close()
+        small_box.wait(lambda: ("model.loaded", SECOND, "") in heard and not states(small_box)[SECOND]["active"])
     assert small_box.post(CHAT, body(THIRD)).status == 200
 
 

@@ -124,6 +124,8 @@ def test_finished_requests_correct_how_many_bytes_a_token_has() -> None:
         door.learn(place, prompt_tokens=500, completion_tokens=1, stopped=False)
         door.leave(place)
     assert door.bytes_per_token == pytest.approx(2.0, rel=0.01)
+    door.learn(enter(door, prompt_bytes=2), prompt_tokens=30, completion_tokens=1, stopped=False)
+    assert door.bytes_per_token == pytest.approx(2.0, rel=0.01)
 
 
 BIDS = st.builds(

@@ -131,3 +131,13 @@ def test_what_was_never_seen_is_not_known() -> None:
     cost.observe(1, 10, 5.0)
     assert cost.knows(1)
     assert not cost.knows(8)
+
+
+def test_thousands_of_steps_that_are_all_alike_spoil_nothing() -> None:
+    cost = _taught(5, noise=0.02)
+    for number in range(5000):
+        cells = 4 * (100 + number % 50)
+        cost.observe(4, cells, _true(4, cells) * (1.05 if number % 3 else 0.9))
+    assert cost.predict(4, 500) == pytest.approx(_true(4, 500), rel=0.1)
+    for rows in (2, 8, 32, 48):
+        assert cost.predict(rows, rows * 300) == pytest.approx(_true(rows, rows * 300), rel=1.0)

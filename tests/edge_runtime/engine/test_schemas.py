@@ -59,6 +59,7 @@ def test_every_hostile_schema_is_refused(case: Case) -> None:
         ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, "#/pattern is said twice"),
         ({"type": "object", "minProperties": 2}, "#/minProperties over 1 cannot be enforced"),
         ({"type": "integer", "minimum": True}, "#/minimum must be a number"),
+        ({"type": "integer", "multipleOf": 99991}, "#/multipleOf has more digits"),
         ({"type": "array", "minItems": -1}, "#/minItems must be a whole number"),
         ({"enum": []}, "#/enum must be a list"),
         ({"anyOf": {}}, "#/anyOf must be a list"),

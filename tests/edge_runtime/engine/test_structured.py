@@ -17,7 +17,7 @@ from edge_runtime.engine.llama import Llama, Logits, Shape
 from edge_runtime.engine.schemas import narrow
 from edge_runtime.engine.structure import Calls, Document, Function, Structure
 from edge_runtime.engine.structured import Grammars, Matcher
-from edge_runtime.errors import EngineError, RequestError
+from edge_runtime.errors import RequestError
 
 PROMPT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
@@ -198,7 +198,7 @@ def test_two_texts_of_one_schema_do_not_see_each_other(grammars: Grammars) -> No
 
 def test_a_token_that_is_not_allowed_is_an_error_and_not_the_end_of_the_process(grammars: Grammars) -> None:
     matcher = _matcher(grammars, Document(schema={"enum": [True]}))
-    with pytest.raises(EngineError):
+    with pytest.raises(RequestError, match="cannot go on"):
         matcher.accept(grammars.vocabulary.tokens("x", bos=False)[0])
 
 
