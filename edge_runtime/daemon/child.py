@@ -224,7 +224,7 @@ class Child:
         if self.state != "failed":
             self._turn("starting", "")
         reader, self._writer = await asyncio.open_connection(sock=link)
-        self._events.publish("child.started", child=self.name, pid=self._process.pid if self._process else None)
+        self._publish("child.started", pid=self.status.pid)
         watch = asyncio.ensure_future(self._watchdog.watch(self))
         try:
             await self._listen(reader)
@@ -250,7 +250,7 @@ class Child:
             case Ready():
                 self.ready = message
                 self._turn("ready", "")
-                self._events.publish("child.ready", child=self.name, load_ms=round(message.load_ms, 1))
+                self._publish("child.ready", load_ms=round(message.load_ms, 1))
             case Stats():
                 self.stats = message
             case Failed(id="load", message=text):
@@ -278,15 +278,14 @@ class Child:
             self._turn("starting", f"it ended with {describe(code)} and is being started again")
         elif self.state != "failed":
             self._turn("failed", f"it ended with {describe(code)} while loading its model; run: edge doctor")
-        logs.warn("child.died", child=self.name, reason=describe(code))
-        self._events.publish("child.died", child=self.name, reason=describe(code))
+        logs.warn("child.died", child=self.name, model=self.status.model, reason=describe(code))
+        self._publish("child.died", reason=describe(code))
         for replies in self._open.values():
             replies.put_nowait(ChildDiedError(f"the {self.name} process died ({describe(code)})"))
         return was_ready
 
     async def _reap(self, patience: float) -> int:
-        process = self._process
-        if process is None:
+        if (process := self._process) is None:
             return 0
         try:
             return await asyncio.to_thread(process.wait, patience)
@@ -305,6 +304,9 @@ class Child:
         if loading:
             self.kill()
         await self._reap(_STOP_SECONDS)
+
+    def _publish(self, kind: str, **fields: str | float | bool | None) -> None:
+        self._events.publish(kind, child=self.name, model=self.status.model, **fields)
 
     def _turn(self, state: State, detail: str) -> None:
         if (state, detail) != (self.state, self.detail) and detail:

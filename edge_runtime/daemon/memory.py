@@ -117,14 +117,14 @@ class Memory:
     def used(self) -> int:
         return sum(self.processes.values())
 
-    @property
-    def room(self) -> int:
+    def room(self, parts: Parts) -> int:
         """Bytes that all engines may take together."""
-        return self.budget - (self.used - self.processes.get("engine", 0))
+        others = sum(_told(child)[1] for child in parts.children if child.name != "engine")
+        return self.budget - self.processes.get("edged", 0) - others
 
     @property
     def spare(self) -> int:
-        """Bytes that one more process may take before the machine itself is short."""
+        """Bytes that one more process may take before the machine itself is short; negative where it is."""
         available, total = machine.memory_available(), machine.memory_total()
         return 2**62 if available is None or total is None else available - reserve(total) // 4
 

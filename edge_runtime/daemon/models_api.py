@@ -54,7 +54,8 @@ def _state(call: Call, name: str, size: int) -> ModelState:
         state=guest.engine.child.state if guest is not None else "unloaded",
         default=name == daemon.writer.name,
         pinned=name in daemon.pool.pins,
-        active=guest.users if guest is not None else 0,
+        # Questions are put to the configured writer without asking for it by name.
+        active=max(guest.users, len(guest.engine.admission.places)) if guest is not None else 0,
         idle_s=round(time.monotonic() - guest.used, 3) if guest is not None and not guest.users else None,
         memory_bytes=guest.bytes if guest is not None and guest.bytes > size else size,
         fits=guest is not None or daemon.pool.fits(size),

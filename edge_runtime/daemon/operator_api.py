@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from importlib.metadata import version
 
@@ -71,14 +72,18 @@ async def probe(call: Call, _: None) -> Reply:
     found += [
         protocol.SealAttempt(process="edged", route=one.route, refused=one.refused, detail=one.detail) for one in own
     ]
-    # Another writer that only just loads is started as the configured one was; nobody waits for it here.
-    others = [engine for engine in daemon.engines if engine is not daemon.engine and engine.ready is not None]
-    every: tuple[Engine | Embedder, ...] = (daemon.engine, daemon.embedder, *others)
-    for child in every:
-        found += [
-            protocol.SealAttempt(process=child.child.name, route=route, refused=refused, detail=detail)
-            for route, refused, detail in await child.probe()
-        ]
+    processes: dict[str, Engine | Embedder] = {"engine": daemon.engine, "embedder": daemon.embedder}
+    with contextlib.ExitStack() as held:
+        for name, guest in daemon.pool.guests.items():
+            # One that only just loads is not waited for.
+            if guest.engine is not daemon.engine and guest.engine.ready is not None:
+                held.enter_context(guest.hold())
+                processes[f"engine of {name}"] = guest.engine
+        for name, child in processes.items():
+            found += [
+                protocol.SealAttempt(process=name, route=route, refused=refused, detail=detail)
+                for route, refused, detail in await child.probe()
+            ]
     return protocol.SealProof(attempts=found)
 
 

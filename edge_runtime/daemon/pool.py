@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ from edge_runtime.daemon import logs
 from edge_runtime.daemon.admission import LONGEST_SECONDS, UNKNOWN_SECONDS
 from edge_runtime.daemon.engine import Engine
 from edge_runtime.daemon.events import Events
-from edge_runtime.daemon.residency import Plan, Refuse, Tenant, decide, expired
+from edge_runtime.daemon.residency import Plan, Refuse, Tenant, decide, expired, surplus
 from edge_runtime.daemon.stock import Stock
 from edge_runtime.daemon.writer import Writer
 from edge_runtime.errors import BusyError, EdgeError, EngineError, RefusedError
@@ -28,7 +28,7 @@ from edge_runtime.errors import BusyError, EdgeError, EngineError, RefusedError
 DEFAULT = "default"  # the configured writer, for OpenAI's clients
 LOAD_SECONDS = 1800.0  # a large file on a slow card
 _MIB = 2**20
-_MOST_TICK, _LEAST_TICK = 5.0, 0.05  # seconds between looks for those that are idle
+_MOST_TICK, _LEAST_TICK = 1.0, 0.05  # seconds between looks for those that may leave
 
 Leaving = Literal["idle", "memory", "asked", "failed"]
 
@@ -53,11 +53,22 @@ class Guest:
         stats = self.engine.stats
         return max(self.size, stats.resident - stats.cache_bytes if stats is not None else 0)
 
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Writer]:
+        """It is in use while the block lasts."""
+        self.users += 1
+        try:
+            yield self.writer
+        finally:
+            self.users -= 1
+            self.used = time.monotonic()
+
 
 class Pool:
     """``make`` gives a writer whose engine is not started yet.
 
-    ``room`` says how many bytes all engines may take together, ``spare`` how many the machine has left now.
+    ``room`` says how many bytes all engines may take together, ``spare`` how many the machine has left now (negative
+    where others need them).
     """
 
     def __init__(
@@ -112,13 +123,11 @@ class Pool:
 
     def fits(self, size: int) -> bool:
         """Whether a newcomer of ``size`` bytes could be loaded now."""
-        return isinstance(self._decide(size), Plan)
+        return isinstance(decide(size, tenants := self.tenants(), self._limit(tenants)), Plan)
 
-    def _decide(self, size: int) -> Plan | Refuse:
-        """Within the budget, and within what other programs have left of the machine."""
-        tenants = self.tenants()
-        left = sum(tenant.size for tenant in tenants) + max(self._spare(), 0)
-        return decide(size, tenants, min(self.room(), left))
+    def _limit(self, tenants: Sequence[Tenant]) -> int:
+        """Bytes for all of them: within the budget, and within what other programs leave of the machine."""
+        return min(self.room(), sum(tenant.size for tenant in tenants) + self._spare())
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
@@ -132,22 +141,14 @@ class Pool:
             RefusedError: it has no room beside what is pinned.
             ModelFileError: its file is damaged.
         """
-        guest = await self._enter(self.default.name if name == DEFAULT else name)
-        try:
-            yield guest.writer
-        finally:
-            guest.users -= 1
-            guest.used = time.monotonic()
-
-    async def _enter(self, name: str) -> Guest:
+        name = self.default.name if name == DEFAULT else name
         guest = self._guests.get(name)
         if guest is None:
             async with self._changing:
                 guest = self._guests.get(name) or await self._admit(name)
-                guest.users += 1
-                return guest
-        guest.users += 1
-        return guest
+        # Nothing is awaited between finding it and holding it: nobody else can send it away.
+        with guest.hold() as writer:
+            yield writer
 
     async def _admit(self, name: str) -> Guest:
         """Make room for a newcomer, and start it."""
@@ -155,9 +156,8 @@ class Pool:
         await self._measure_default()
         if self._leaving:
             await asyncio.wait(self._leaving)
-        if self._ended:
-            raise EngineError("edged is stopping; send the request again when it has started again")
-        match self._decide(size):
+        tenants = self.tenants()
+        match decide(size, tenants, self._limit(tenants)):
             case Refuse() as refusal:
                 raise self._refuse(name, refusal)
             case Plan(evict):
@@ -181,20 +181,15 @@ class Pool:
             self._guests[self.default.name].size = await asyncio.to_thread(self.stock.size, self.default.name)
 
     def _refuse(self, name: str, refusal: Refuse) -> EdgeError:
+        tenants = self.tenants()
         text = f"{name} takes {_mib(refusal.needed)} MiB, and {_mib(refusal.left)} MiB are left"
         if refusal.active:
             verb = "is" if len(refusal.active) == 1 else "are"
             seconds = min(_soonest(self._guests[other].engine) for other in refusal.active)
             return _busy(f"{text} while {', '.join(refusal.active)} {verb} in use", seconds)
-        tenants = self.tenants()
         if isinstance(decide(refusal.needed, tenants, self.room()), Plan):
             return _busy(f"{text} beside the other programs of this machine", LONGEST_SECONDS)
-        stays = ", ".join(one.name for one in tenants if one.pinned)
-        return RefusedError(
-            f"{text} beside what stays ({stays}); choose a smaller model, lower engine.context, unpin one, or "
-            "raise memory.budget_bytes",
-            reason="memory",
-        )
+        return _hopeless(f"{text} beside what stays ({', '.join(one.name for one in tenants if one.pinned)})")
 
     async def _watch(self, name: str, guest: Guest) -> None:
         """Say when a newcomer is there; one that cannot be loaded is given up."""
@@ -225,10 +220,10 @@ class Pool:
         """
         self._check_leaves(name)
         async with self._changing:
-            tenant = next((one for one in self.tenants() if one.name == name), None)
-            if tenant is None:
+            if name not in self._guests:
                 await asyncio.to_thread(self.stock.size, name)
                 return
+            tenant = next(one for one in self.tenants() if one.name == name)
             if tenant.pinned:
                 raise RefusedError(f"{name} is pinned; first: edge model unpin {name}")
             if tenant.active:
@@ -273,8 +268,7 @@ class Pool:
         try:
             while True:
                 await asyncio.sleep(min(max(self._idle / 4, _LEAST_TICK), _MOST_TICK))
-                for name in expired(self.tenants(), time.monotonic(), self._idle):
-                    self._dismiss(name, "idle")
+                self._relieve()
         finally:
             self._ended = True
             for task in (pinned, *self._watches):
@@ -283,6 +277,14 @@ class Pool:
                 self._dismiss(name, "asked")
             if self._leaving:
                 await asyncio.wait(self._leaving)
+
+    def _relieve(self) -> None:
+        """Send those away that are idle; and earlier than that where memory has become short."""
+        for name in expired(self.tenants(), time.monotonic(), self._idle):
+            self._dismiss(name, "idle")
+        tenants = self.tenants()
+        for name in surplus(tenants, self._limit(tenants)):
+            self._dismiss(name, "memory")
 
     async def _load_pinned(self) -> None:
         await self.default.engine.child.come()
@@ -322,6 +324,11 @@ def _soonest(engine: Engine) -> int:
 
 def _busy(text: str, seconds: int) -> BusyError:
     return BusyError(f"{text}; try again in {seconds} s", reason="memory", retry_after=seconds)
+
+
+def _hopeless(text: str) -> RefusedError:
+    remedy = "choose a smaller model, lower engine.context, unpin one, or raise memory.budget_bytes"
+    return RefusedError(f"{text}; {remedy}", reason="memory")
 
 
 def _mib(size: int) -> str:

@@ -75,7 +75,7 @@ def make_daemon(beginning: Beginning) -> Daemon:
             config.engine,
             beginning.events,
             make=lambda name: _make_writer(beginning, adapters, name),
-            room=lambda: memory.room,
+            room=lambda: memory.room(daemon),
             spare=lambda: memory.spare,
         ),
     )

@@ -68,6 +68,15 @@ def _refuse(needed: int, tenants: Sequence[Tenant], left: int) -> Refuse:
     return Refuse(needed, left, tuple(tenant.name for tenant in busy))
 
 
+def surplus(tenants: Sequence[Tenant], budget: int) -> tuple[str, ...]:
+    """Who has to leave where ``budget`` has become less than what they take; all that may go, where that is too few."""
+    match decide(0, tenants, budget):
+        case Plan(evict):
+            return evict
+        case Refuse():
+            return tuple(tenant.name for tenant in tenants if tenant.movable)
+
+
 def expired(tenants: Sequence[Tenant], now: float, idle_seconds: float) -> tuple[str, ...]:
     """Those that nobody has used for so long."""
     return tuple(one.name for one in tenants if one.movable and now - one.used >= idle_seconds)

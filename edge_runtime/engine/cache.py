@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_runtime.engine.cells import Cells
+from edge_runtime.engine.messages import CLASSES
 from edge_runtime.engine.prefixes import LEAST, PUBLIC, Node, Owner, Reading, Tree, exact, shared_length
 from edge_runtime.engine.sequence import Sequence
 from edge_runtime.engine.snapshots import Entry
@@ -57,13 +58,17 @@ class PrefixCache:
             node.key, node.size = entry.key, entry.size
 
     def awaits(self, one: Sequence, running: Iterable[Sequence]) -> bool:
-        """Whether a running sequence is just reading what ``one`` would have to read itself."""
+        """Whether a running sequence is just reading what ``one`` would have to read itself.
+
+        It does not wait for one of a lower class, which others of its own class may keep from reading on.
+        """
         if not one.params.cache_prompt:
             return False
         known = self.tree.find(one.owner, one.prompt_array).length
         for other in running:
             shared = _shared(one, other, len(other.prompt))
-            if other.reads and shared > max(known, other.evaluated) + AWAIT:
+            urgent = CLASSES.index(other.priority) <= CLASSES.index(one.priority)
+            if other.reads and urgent and shared > max(known, other.evaluated) + AWAIT:
                 return True
         return False
 

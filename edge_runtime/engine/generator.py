@@ -201,20 +201,33 @@ class Generator:
 
     def _sample(self, works: list[tuple[Sequence, int]], guesses: list[int], rows: list[int]) -> list[Up]:
         out: list[Up] = []
-        for (one, _), row in zip(works, rows, strict=True):
-            if one.evaluated < len(one.tokens):
-                continue
+        ready = [(one, row) for (one, _), row in zip(works, rows, strict=True) if one.evaluated == len(one.tokens)]
+        # Scores run steps of their own, after which the rows of this one are gone: they keep theirs, and come last.
+        for one, row in ready:
+            if isinstance(one, Scoring):
+                one.take_row(self.model.logits(row))
+        ready.sort(key=lambda pair: isinstance(pair[0], Scoring))
+        for one, row in ready:
             try:
-                if isinstance(one, Scoring):
-                    out += one.finish(self.model, self._cells, row, self._setting)
-                else:
+                if not isinstance(one, Scoring):
                     out += self._accept(one, row, guesses)
+                elif self._makes_room(one):
+                    out += one.finish(self.model, self._cells, self._setting)
             except EdgeError as error:
                 out.append(Failed(id=one.id, code=error.code, message=error.message))
                 one.reason = "cancelled"
             if one.reason is not None:
                 self._roster.leave(one)
         return out
+
+    def _makes_room(self, one: Scoring) -> bool:
+        """Have cells for its longest choice; false: it had to give way itself, and comes back."""
+        while one.slot >= 0 and self._cells.ledger.free < one.limit:
+            slot = scheduler.victim(self._roster.streams())
+            if slot is None:
+                break
+            self._roster.park(self._roster.running[slot])
+        return one.slot >= 0
 
     def _accept(self, one: Sequence, row: int, guesses: list[int]) -> list[Up]:
         """Take the row's token, and go on with the following rows as long as the guesses were right."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_runtime.engine.cells import Cells
-from edge_runtime.engine.llama import Llama, Vocabulary
+from edge_runtime.engine.llama import Llama, Logits, Vocabulary
 from edge_runtime.engine.messages import Params, Score, Scored, Submit, Up
 from edge_runtime.engine.sampling import log_softmax
 from edge_runtime.engine.sequence import Sequence, check_fit
-from edge_runtime.errors import EngineError, RequestError
+from edge_runtime.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_runtime.engine.generator import Setting
@@ -46,23 +46,29 @@ class Scoring(Sequence):
             adapter=request.adapter,
         )
         super().__init__(submit, vocabulary, context=context, adapter=adapter, structure=None)
-        check_fit(len(self.prompt) + max(map(len, self.choices)), context)
+        self.limit = max(map(len, self.choices))
+        check_fit(len(self.prompt) + self.limit, context)
+        self._sums: list[float] = []
 
-    def finish(self, model: Llama, cells: Cells, row: int, setting: Setting) -> list[Up]:
-        """The prompt was read, and ``row`` has its last logits: score the choices.
+    def take_row(self, logits: Logits) -> None:
+        """The prompt was read, and this is its last row."""
+        first = log_softmax(logits)
+        self._sums = [float(first[choice[0]]) for choice in self.choices]
+
+    def finish(self, model: Llama, cells: Cells, setting: Setting) -> list[Up]:
+        """Score the choices; there must be cells for the longest one.
 
         Raises:
-            EngineError: there are no cells for the choices, or llama.cpp refused.
+            EngineError: llama.cpp refused.
         """
-        first = log_softmax(model.logits(row))
-        sums = [float(first[choice[0]]) for choice in self.choices]
+        sums = self._sums
         pending = [number for number, choice in enumerate(self.choices) if len(choice) > 1]
         while pending:
             group: list[int] = []
             size = 0
             while pending and len(group) < FAN:
                 rows = len(self.choices[pending[0]]) - 1
-                if group and size + rows > min(model.outputs, model.batch):
+                if group and size + rows > min(model.outputs, model.batch, cells.ledger.free):
                     break
                 size += rows
                 group.append(pending.pop(0))
@@ -84,8 +90,6 @@ class Scoring(Sequence):
         length, base = len(self.prompt), setting.slots + 1
         longest = max(len(self.choices[number]) for number in group) - 1
         part = min(model.outputs, model.batch)
-        if cells.ledger.free < sum(len(self.choices[number]) for number in group):
-            raise EngineError("there is no room to score all choices now; try again, or send fewer")
         for place in range(len(group)):
             cells.share(self.slot, base + place, length)
         try:

@@ -101,14 +101,19 @@ class Sequence:
         return np.concatenate([self.prompt_array, np.array(written, np.int32)]) if written else self.prompt_array
 
     def _resume(self, tokens: Items[int]) -> None:
-        """Take up where a dead engine left: these were sent already."""
-        for token in tokens[: self.limit - 1]:
+        """Take up where a dead engine left: these were sent already, and may be all that there is to send."""
+        width = self._vocabulary.width
+        if not all(0 <= token < width for token in tokens):
+            raise RequestError(f"resume names a token that is not there; this model has tokens 0 to {width - 1}")
+        for token in tokens[: self.limit]:
             self._sampler.replay(token)
             if self.structure is not None:
                 self.structure.accept(token)
             self._text.feed(self._vocabulary.piece(token))
             self.written += 1
             self._append(token)
+        if tokens:
+            self.reason = self._over()
 
     def _append(self, token: int) -> None:
         self.tokens.append(token)
@@ -135,6 +140,8 @@ class Sequence:
 
     def take(self, logits: Logits) -> list[Up]:
         """Choose the next token, and what there is to send; :attr:`reason` is set where it was the last."""
+        if self.reason is not None:
+            return self._end()
         choice = self.choose(logits)
         if self.written == len(self.request.resume):
             self.first = time.perf_counter()
@@ -149,11 +156,14 @@ class Sequence:
         top = [TopToken(self._vocabulary.piece(token, special=True), value) for token, value in choice.top]
         # Tokens without text are sent as well: whoever resumes needs them all.
         out: list[Up] = [self._token(self._text.feed(piece), piece, choice, top)]
-        if self._text.stopped or (self.structure is not None and self.structure.finished):
-            self.reason = "stop"
-        elif self.written >= self.limit:
-            self.reason = "length"
+        self.reason = self._over()
         return out if self.reason is None else [*out, *self._end()]
+
+    def _over(self) -> Reason | None:
+        """Why nothing may follow the last token, if so."""
+        if self._text.stopped or (self.structure is not None and self.structure.finished):
+            return "stop"
+        return "length" if self.written >= self.limit else None
 
     def _token(self, text: str, piece: bytes, choice: Choice, top: list[TopToken]) -> Token:
         return Token(

@@ -134,9 +134,10 @@ def test_embeddings_are_unit_vectors_in_both_encodings(box: Box) -> None:
     assert all(sum(value * value for value in row) == pytest.approx(1, abs=1e-3) for row in floats)
 
 
-def test_the_loaded_models_are_listed_and_shown(box: Box) -> None:
+def test_the_models_that_a_request_may_name_are_listed_and_shown(box: Box) -> None:
     names = [card["id"] for card in box.get("/v1/models").json["data"]]
-    assert names == ["smollm2-135m-instruct", "all-minilm-l6-v2-int8"]
+    assert names[0] == "smollm2-135m-instruct"
+    assert "all-minilm-l6-v2-int8" in names
     assert box.get(f"/v1/models/{names[0]}").json["id"] == names[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -26,20 +27,25 @@ from tests.conftest import EMBEDDER, SMALL_WRITER
 from tests.models.entries import place
 
 CHAT = "/v1/chat/completions"
-SECOND, THIRD = "second", "third"
+SECOND, THIRD, BROKEN = "second", "third", "broken"
 _BUDGET = 740 * 10**6  # edged and embedder take 0.22 GB, and each writer 0.2 GB: two have room
 
 
 @pytest.fixture(scope="module")
 def store(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which the small writer is installed under two more names."""
+    """A store in which the small writer is installed under two more names, and once without most of it."""
     root = tmp_path_factory.mktemp("several") / "models"
     shutil.copytree(shared_store.root, root, copy_function=link)
     manifest = records.read(root / "installed" / f"{SMALL_WRITER}.json", records.Manifest)
     assert manifest is not None
     entry = (Path(catalog.__file__).parent / "catalog" / f"{SMALL_WRITER}.toml").read_text("utf-8")
-    for name in (SECOND, THIRD):
-        records.write(root / "installed" / f"{name}.json", msgspec.structs.replace(manifest, name=name))
+    # Its head says what a model is, and nothing is behind it.
+    weights = shared_store.get(SMALL_WRITER).files["weights"].read_bytes()[: 4 * 2**20]
+    digest = hashlib.sha256(weights).hexdigest()
+    (root / "blobs" / f"sha256-{digest}").write_bytes(weights)
+    damaged = msgspec.structs.replace(manifest.files["weights"], sha256=digest, size=len(weights))
+    for name, files in ((SECOND, manifest.files), (THIRD, manifest.files), (BROKEN, {"weights": damaged})):
+        records.write(root / "installed" / f"{name}.json", msgspec.structs.replace(manifest, name=name, files=files))
         place(root, name, entry.replace(f'name = "{SMALL_WRITER}"', f'name = "{name}"', 1))
     return root
 
@@ -106,8 +112,8 @@ def kept(box: Box, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def listening(box: Box) -> Iterator[list[tuple[str, str, str]]]:
-    """What happens to models meanwhile, as ``edge events`` would show it: kind, model and reason."""
+def listening(box: Box, *models: str) -> Iterator[list[tuple[str, str, str]]]:
+    """What happens to these models meanwhile, as ``edge events`` would show it: kind, model and reason."""
     heard: list[tuple[str, str, str]] = []
     connection = UnixConnection(box.socket)
     connection.request("GET", "/edge/v1/events")
@@ -117,7 +123,7 @@ def listening(box: Box) -> Iterator[list[tuple[str, str, str]]]:
         with contextlib.suppress(OSError, http.client.HTTPException):
             for event in events(reply):
                 fields = event.json["fields"]
-                if event.name.startswith("model."):
+                if event.name.startswith("model.") and fields["model"] in models:
                     heard.append((event.name, fields["model"], fields.get("reason", "")))
 
     thread = threading.Thread(target=listen)
@@ -132,7 +138,7 @@ def listening(box: Box) -> Iterator[list[tuple[str, str, str]]]:
 
 def test_a_writer_that_is_not_loaded_answers_and_leaves_when_it_is_idle(box: Box) -> None:
     assert box.get("/v1/models/second").json["id"] == SECOND
-    with listening(box) as heard:
+    with listening(box, SECOND) as heard:
         reply = box.post(CHAT, body(SECOND))
         box.wait(lambda: heard[-1:] == [("model.unloaded", SECOND, "idle")])
     assert (reply.status, reply.json["model"]) == (200, SECOND)
@@ -203,6 +209,17 @@ def test_an_unknown_model_is_neither_loaded_nor_pinned(box: Box, verb: str) -> N
     assert box.post(f"/edge/v1/models/gpt-9/{verb}", {}).status == 404
 
 
+def test_a_writer_that_cannot_be_loaded_is_given_up_with_the_reason(box: Box) -> None:
+    with listening(box, BROKEN) as heard:
+        refused = box.post(CHAT, body(BROKEN))
+        assert (refused.status, refused.error["code"]) == (503, "engine_unavailable")
+        assert "is damaged or of an unknown kind" in refused.error["message"]
+        box.wait(lambda: len(heard) == 2)
+    assert heard == [("model.loading", BROKEN, ""), ("model.unloaded", BROKEN, "failed")]
+    assert states(box)[BROKEN]["state"] == "unloaded"
+    assert box.chat().status == 200
+
+
 def test_the_death_of_one_engine_is_nothing_to_the_streams_of_the_other(box: Box) -> None:
     with kept(box, SECOND):
         with streaming(box, SMALL_WRITER, 100) as text, streaming(box, SECOND, 100) as other:
@@ -217,15 +234,18 @@ def test_the_death_of_one_engine_is_nothing_to_the_streams_of_the_other(box: Box
 def test_the_engine_of_another_writer_is_sealed_as_the_first_is(box: Box) -> None:
     with kept(box, SECOND):
         attempts = box.post("/edge/v1/probe").json["attempts"]
-    own = [attempt["refused"] for attempt in attempts if attempt["process"] == "engine"]
-    routes = {attempt["route"] for attempt in attempts if attempt["process"] == "engine"}
-    assert own == [True] * 2 * len(routes)
+    first, second = (
+        [(attempt["route"], attempt["refused"]) for attempt in attempts if attempt["process"] == process]
+        for process in ("engine", "engine of second")
+    )
+    assert second == first
+    assert all(refused for _, refused in second)
 
 
 def test_an_idle_writer_leaves_for_one_that_needs_its_memory(small_box: Box) -> None:
     assert small_box.post(CHAT, body(SECOND)).status == 200
     before = engines(small_box)[SECOND]
-    with listening(small_box) as heard:
+    with listening(small_box, SECOND, THIRD) as heard:
         assert small_box.post(CHAT, body(THIRD)).json["model"] == THIRD
     assert heard == [
         ("model.unloaded", SECOND, "memory"),
@@ -255,7 +275,7 @@ def test_an_active_writer_never_leaves_and_the_newcomer_is_told_when_to_come_bac
 
 def test_a_client_that_hangs_up_while_its_writer_loads_leaves_it_idle(small_box: Box) -> None:
     act(small_box, THIRD, "load")
-    with listening(small_box) as heard:
+    with listening(small_box, SECOND, THIRD) as heard:
         connection = UnixConnection(small_box.socket)
         connection.request("POST", CHAT, json.dumps(body(SECOND, 300)))
         small_box.wait(lambda: ("model.loading", SECOND, "") in heard)

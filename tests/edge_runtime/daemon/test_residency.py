@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.daemon.residency import Plan, Refuse, Tenant, decide, expired
+from edge_runtime.daemon.residency import Plan, Refuse, Tenant, decide, expired, surplus
 
 
 def tenant(name: str, size: int, used: float = 0.0, *, active: bool = False, pinned: bool = False) -> Tenant:
@@ -91,6 +91,28 @@ def test_whoever_is_refused_while_others_are_active_fits_once_they_are_not(
             assert isinstance(decide(needed, idle, budget), Plan)
         case _:
             pass
+
+
+@pytest.mark.parametrize(
+    ("budget", "leaving"),
+    [
+        (100, ()),
+        (99, ("old",)),
+        (69, ("old", "new")),
+        (39, ("new", "old")),  # not enough, and all that there is
+        (-1, ("new", "old")),
+    ],
+)
+def test_where_memory_has_become_short_the_idle_leave_and_no_more_than_needed(
+    budget: int, leaving: tuple[str, ...]
+) -> None:
+    tenants = [
+        tenant("new", 30, 2.0),
+        tenant("old", 30, 1.0),
+        tenant("active", 20, active=True),
+        tenant("pinned", 20, pinned=True),
+    ]
+    assert surplus(tenants, budget) == leaving
 
 
 def test_only_an_idle_one_that_nothing_keeps_expires() -> None:
