@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_runtime.engine.cells import Cells
 from edge_runtime.engine.messages import CLASSES
-from edge_runtime.engine.prefixes import LEAST, PUBLIC, Node, Owner, Reading, Tree, exact, shared_length
+from edge_runtime.engine.prefixes import LEAST, PUBLIC, Node, Owner, Reading, Tokens, Tree, exact, shared_length
 from edge_runtime.engine.sequence import Sequence
 from edge_runtime.engine.snapshots import Entry
 
@@ -133,24 +133,28 @@ class PrefixCache:
 
     def keep(self, one: Sequence) -> None:
         """Save what was evaluated for ``one`` and is not kept yet; its cells may go then."""
-        if not one.params.cache_prompt or self.tree.limit <= 0:
+        if not one.keeps or self.tree.limit <= 0:
             return
         tokens = one.array[: one.evaluated]
-        known = self.tree.find(one.owner, tokens)
-        start, nodes = known.length, known.nodes
-        if one.canonical and known.reading != one.reading.upto(start):
-            # What is kept came out of other kernels: a lone reading could not use it, and this one can.
-            start = min(one.cached, start)
-            nodes = tuple(node for node in nodes if node.start < start)
-        parents = list(nodes)
         public = min(one.public, len(tokens))
+        parents: list[Node] = []
+        # What is public hangs on nothing private: whoever may not see that could not reach it.
         for owner, end in ((Owner(PUBLIC, one.owner.adapter), public), (one.owner, len(tokens))):
+            start, parents = self._known(one, owner, tokens[:end])
             if end - start >= LEAST:
                 node = self.tree.add(owner, tokens[:end], start, parents=parents, reading=one.reading)
                 self.tree.hold(node, self._cells.read(one.slot, start, end))
                 parents.append(node)
-                start = end
         self._store(parents)
+
+    def _known(self, one: Sequence, owner: Owner, tokens: Tokens) -> tuple[int, list[Node]]:
+        """How many of ``tokens`` need not be kept again, and the nodes that hold those."""
+        known = self.tree.find(owner, tokens)
+        start = known.length
+        if one.canonical and known.reading != one.reading.upto(start):
+            # What is kept came out of other kernels: a lone reading could not use it, and this one can.
+            start = min(one.cached, start)
+        return start, [node for node in known.nodes if node.start < start]
 
     def _store(self, nodes: list[Node]) -> None:
         """Write to disk what is worth it; a segment is worth nothing without those before it."""
@@ -189,7 +193,7 @@ def _next(part: Node, last: Node) -> int:
 
 def _shared(one: Sequence, other: Sequence, evaluated: int) -> int:
     """Tokens of ``one`` that ``other`` has read and ``one`` may have."""
-    if other is one or other.slot < 0 or other.owner.adapter != one.owner.adapter or not other.params.cache_prompt:
+    if other is one or other.slot < 0 or other.owner.adapter != one.owner.adapter or not other.keeps:
         return 0
     length = shared_length(one.prompt_array, other.prompt_array)
     if length == len(one.prompt_array) == len(other.prompt_array) or length == len(other.prompt_array):

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
+from operator import mul
 
 TILE = 64  # rows from which flash attention works in tiles
 _FORGET = 0.98  # weight of the past at each step: the last fifty or so count
@@ -30,25 +28,35 @@ def _bin(rows: int) -> int:
     return rows if rows <= _EXACT_ROWS else _EXACT_ROWS + (rows - 1) // _GRAIN
 
 
+_Features = tuple[float, float, float]
+
+
 @dataclass(slots=True)
 class _Line:
-    """Recursive least squares with forgetting (Ljung, System Identification, 11.2) over [1, rows, cells]."""
+    """Recursive least squares with forgetting (Ljung, System Identification, 11.2) over (1, rows, cells).
 
-    weights: npt.NDArray[np.float64]
-    spread: npt.NDArray[np.float64] = field(default_factory=lambda: np.diag([1e3, 1e2, 1e1]))
+    In plain numbers: three of them are too few for NumPy to be of use, and this runs in every step.
+    """
+
+    weights: list[float]
+    spread: list[list[float]] = field(default_factory=lambda: [[1e3, 0.0, 0.0], [0.0, 1e2, 0.0], [0.0, 0.0, 1e1]])
     seen: int = 0
 
-    def predict(self, features: npt.NDArray[np.float64]) -> float:
-        return float(self.weights @ features)
+    def predict(self, features: _Features) -> float:
+        return sum(weight * feature for weight, feature in zip(self.weights, features, strict=True))
 
-    def learn(self, features: npt.NDArray[np.float64], value: float) -> None:
-        along = self.spread @ features
-        gain = along / (_FORGET + features @ along)
-        self.weights = self.weights + gain * (value - self.weights @ features)
-        self.spread = self.spread - np.outer(gain, along)
-        # Steps that are all alike say nothing of others: forgetting goes on without end there, and must not.
-        if np.trace(self.spread) < _SPREAD:
-            self.spread = self.spread / _FORGET
+    def learn(self, features: _Features, value: float) -> None:
+        # Steps that are all alike tell nothing of the others: forgetting then would leave nothing known of those.
+        forget = _FORGET if sum(self.spread[place][place] for place in range(3)) < _SPREAD else 1.0
+        weighed = [sum(map(mul, row, features)) for row in self.spread]
+        scale = forget + sum(map(mul, weighed, features))
+        wrong = value - self.predict(features)
+        gain = [one / scale for one in weighed]
+        self.weights = [weight + one * wrong for weight, one in zip(self.weights, gain, strict=True)]
+        self.spread = [
+            [(cell - one * other) / forget for cell, other in zip(row, weighed, strict=True)]
+            for row, one in zip(self.spread, gain, strict=True)
+        ]
         self.seen += 1
 
 
@@ -56,22 +64,22 @@ class StepCost:
     """The cost model for one number of threads; ``prior`` is another's, to begin with."""
 
     def __init__(self, prior: StepCost | None = None) -> None:
-        guess = np.array([10.0, 3.0, 1.0])
+        guess = [10.0, 3.0, 1.0]
         self.lines: list[_Line] = [
-            _Line(guess if prior is None else prior.lines[kernel].weights.copy()) for kernel in range(3)
+            _Line(list(guess if prior is None else prior.lines[kernel].weights)) for kernel in range(3)
         ]
         self.offsets: dict[int, float] = {} if prior is None else dict(prior.offsets)
 
     def predict(self, rows: int, cells: int) -> float:
         """Milliseconds of a step of ``rows`` that attend to ``cells`` in all (each row's context, summed)."""
         line = self.lines[_kernel(rows)]
-        features = np.array([1.0, rows, cells * _CELLS])
+        features = (1.0, rows, cells * _CELLS)
         return max(line.predict(features) * self.offsets.get(_bin(rows), 1.0), 0.01)
 
     def observe(self, rows: int, cells: int, milliseconds: float) -> None:
         """A step took so long."""
         line = self.lines[_kernel(rows)]
-        features = np.array([1.0, rows, cells * _CELLS])
+        features = (1.0, rows, cells * _CELLS)
         expected = max(line.predict(features), 0.01)
         if line.seen > 8:
             milliseconds = min(milliseconds, _OUTLIER * expected)

@@ -81,8 +81,13 @@ class Generator:
         return [] if told is None else [told]
 
     def purge(self) -> None:
-        """Forget every kept prefix now; cells are overwritten as soon as nobody runs."""
+        """Forget every kept prefix now, and what those who are here have read when they end.
+
+        Cells are overwritten as soon as nobody runs.
+        """
         self._cache.purge()
+        for one in (*self._roster.running.values(), *self._roster.waiting):
+            one.keeps = False
         self._purges = True
 
     def shrink(self, size: int) -> None:
@@ -125,8 +130,9 @@ class Generator:
 
     def step(self) -> list[Up]:
         """One step of the model, or of the lane beside it; nothing where there is nothing to do."""
-        if self._purges and not self._roster.running:
+        if self._purges and not self._roster.running and not self._lane.running:
             self._cells.clear()
+            self._lane.clear()
             self._purges = False
         self._roster.admit()
         streams = self._roster.streams()
@@ -149,6 +155,8 @@ class Generator:
             self._roster.park(self._roster.running[slot])
             works = [(one, count) for one, count in works if one.slot >= 0]
             total = sum(count for _, count in works) + len(guesses)
+        if not works:
+            return []
         padding = plan.padding if self._cells.ledger.free >= total + plan.padding else 0
         try:
             self.adapters.use(plan.adapter)

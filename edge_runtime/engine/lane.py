@@ -100,6 +100,11 @@ class Lane:
             self._context = self._model.sibling(shape)
         return self._context
 
+    def clear(self) -> None:
+        """Overwrite what its cells hold; for a time when nobody runs."""
+        if self._context is not None:
+            self._context.clear()
+
     def close(self) -> None:
         if self._context is not None:
             self._context.close()

@@ -179,9 +179,11 @@ class Engine:
             case Ping(id=name):
                 self._send([Pong(id=name)])
             case Purge(id=name):
-                if self._generator is not None:
+                if self._generator is None:
+                    self._send([Purged(id=name)])
+                else:
                     self._generator.purge()
-                self._purges.append(name)
+                    self._purges.append(name)
             case Attach(id=name):
                 self._loaded().adapters.attach(message.name, Path(message.path), message.digest)
                 self._send([Attached(id=name)])

@@ -62,15 +62,15 @@ class Roster:
             Waiting(
                 key=number,
                 priority=one.priority,
-                arrived=one.arrived,
+                arrived=one.since,
                 cells=min(self._cache.need(one, running) + min(scheduler.HEADROOM, one.limit), total),
                 held=self._cache.awaits(one, running),
             )
             for number, one in enumerate(self.waiting)
         ]
-        admission = scheduler.admit(
-            waiting, self.streams(), free=self._cells.ledger.free, slots=len(self._slots), now=self._clock()
-        )
+        # What those who read have not read yet is promised to them.
+        free = self._cells.ledger.free - sum(one.pending for one in running if one.reads)
+        admission = scheduler.admit(waiting, self.streams(), free=free, slots=len(self._slots), now=self._clock())
         chosen = [self.waiting[key] for key in admission.begin]
         for slot in admission.park:
             self.park(self.running[slot])
@@ -103,6 +103,7 @@ class Roster:
         self.leave(one)
         one.evaluated = 0
         one.parked += 1
+        one.since = self._clock()
         self.waiting.append(one)
 
     def cancel(self, name: str) -> Done | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edge_runtime.engine.costs import TILE, StepCost
 from edge_runtime.engine.messages import CLASSES, Class
 
-MARGIN = 0.9  # of a target; the rest is for sampling, messages and what the model does not foresee
+MARGIN = 1.0  # of a target
 LEAST_ROWS = 8  # of a prompt in each step, however short the time: it must come to its end
 AGING = 0.5  # a prompt that has waited a second is preferred as if it were half a second shorter
 CLASS_PATIENCE = 30.0  # seconds after which a waiting request counts as one class higher
@@ -174,7 +174,7 @@ def admit(waiting: Sequence[Waiting], running: Sequence[Stream], *, free: int, s
             victim = victims.pop()
             taken.append(victim)
             slots += 1
-            free += victim.evaluated
+            free += _held(victim)
         if slots >= 1 and free >= one.cells:
             begin.append(one.key)
             park += [victim.slot for victim in taken]
@@ -184,10 +184,15 @@ def admit(waiting: Sequence[Waiting], running: Sequence[Stream], *, free: int, s
         for victim in reversed(taken):
             victims.append(victim)
             slots -= 1
-            free -= victim.evaluated
+            free -= _held(victim)
         if now - one.arrived > SKIP_PATIENCE:
             break
     return Admission(tuple(begin), tuple(park))
+
+
+def _held(stream: Stream) -> int:
+    """Cells that it has, or was promised."""
+    return stream.evaluated + (stream.pending if stream.reads else 0)
 
 
 def _order(one: Waiting, now: float) -> tuple[float, float]:

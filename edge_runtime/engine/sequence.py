@@ -65,6 +65,7 @@ class Sequence:
         self._stops = vocabulary.controls(request.params.stop)
         self.tokens = list(self.prompt)
         self.evaluated = 0  # tokens that have cells
+        self.keeps = request.params.cache_prompt  # what is read for it may serve others, now and later
         self.slot = -1  # the sequence id in llama.cpp; -1: none
         self.canonical = False  # it has been alone since its beginning
         self.reading = Reading()
@@ -73,6 +74,7 @@ class Sequence:
         self.tier: Tier = "none"
         self.diverged = ""
         self.parked = 0
+        self.since = self.arrived  # when it began to wait, the last time
         self.written = 0
         self.lookup = Lookup()
         self.lookup.extend(self.tokens)

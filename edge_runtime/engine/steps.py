@@ -46,7 +46,7 @@ class Steps:
         """
         token = max(self.model.vocabulary.bos, 0)
         seen: list[bytes] = []
-        for count in _PROBED:
+        for count in (min(rows, self.model.context) for rows in _PROBED):
             self._fill(0, [token] * count, 0, self._scratch)
             self.model.rows.wanted[0] = 1
             self._run(count, count * count)

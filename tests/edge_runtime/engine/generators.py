@@ -19,9 +19,37 @@ from edge_runtime.turn import Turn
 BATCH = 128
 SLOTS = 6
 _WORDS = (
-    "water light stone river house green field small large heavy garden winter summer paper letter music simple "
-    "number market window silver bridge forest doctor school engine record people story island"
-).split()
+    "water",
+    "light",
+    "stone",
+    "river",
+    "house",
+    "green",
+    "field",
+    "small",
+    "large",
+    "heavy",
+    "garden",
+    "winter",
+    "summer",
+    "paper",
+    "letter",
+    "music",
+    "simple",
+    "number",
+    "market",
+    "window",
+    "silver",
+    "bridge",
+    "forest",
+    "doctor",
+    "school",
+    "engine",
+    "record",
+    "people",
+    "story",
+    "island",
+)
 
 
 @dataclass(slots=True)

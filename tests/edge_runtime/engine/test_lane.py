@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_runtime.engine.llama import Llama
+from edge_runtime.engine.llama import Llama, binding
 from tests.edge_runtime.engine.generators import Answer, Driver, words
 
 Drive = Callable[..., Driver]
@@ -100,3 +100,15 @@ def test_neighbours_of_a_long_deterministic_prompt_go_on_writing(spacious: Llama
     driver.until(lambda: driver.answers["n"].end is not None)
     assert driver.answers["d"].end is None
     driver.drain()
+
+
+def test_a_purge_empties_the_cells_of_the_lane_too(spacious: Llama, drive: Drive) -> None:
+    driver = drive(spacious)
+    driver.submit("d", words(spacious, 60), 5, deterministic=True)
+    driver.until(lambda: bool(driver.answers["d"].tokens))
+    driver.generator.purge()
+    assert driver.drain()["d"].done.completion_tokens == 5
+    context = driver.generator._lane._context
+    assert context is not None
+    assert binding().llama_memory_seq_pos_max(context.memory, 0) == -1
+    assert binding().llama_memory_seq_pos_max(spacious.memory, 0) == -1

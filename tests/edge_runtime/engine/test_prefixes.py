@@ -190,8 +190,12 @@ def _kept(reading: Reading, token: int) -> str:
     return "tiled" if token < reading.tiled else "rows" if token < reading.rows else "unknown"
 
 
-_LENGTHS = st.one_of(st.integers(1, 400), st.builds(lambda tiles, by: max(tiles * TILE + by, 1), st.integers(0, 5), st.integers(-3, 3)))
-_READINGS = st.builds(lambda tiled, more: Reading(tiled, tiled + more), _LENGTHS, st.integers(0, 140)) | st.just(Reading())
+_LENGTHS = st.one_of(
+    st.integers(1, 400), st.builds(lambda tiles, by: max(tiles * TILE + by, 1), st.integers(0, 5), st.integers(-3, 3))
+)
+_READINGS = st.builds(lambda tiled, more: Reading(tiled, tiled + more), _LENGTHS, st.integers(0, 140)) | st.just(
+    Reading()
+)
 
 
 @given(_LENGTHS, st.integers(0, 400), _READINGS)
@@ -223,9 +227,7 @@ def test_a_prompt_that_was_read_alone_is_taken_over_nearly_whole_by_one_that_is_
     assert exact(longer, length, reading) == wanted
 
 
-_SEGMENTS = st.lists(
-    st.tuples(st.integers(1, 90), st.integers(0, 400), st.integers(0, 90)), min_size=1, max_size=4
-)
+_SEGMENTS = st.lists(st.tuples(st.integers(1, 90), st.integers(0, 400), st.integers(0, 90)), min_size=1, max_size=4)
 
 
 @given(_SEGMENTS, st.integers(1, 400))
