@@ -23,7 +23,7 @@ from models.store import Store
 
 CONTEXT = 8192  # tokens of KV cache, of ours, of the bare loop and of the peers
 HEADROOM = 300 * 2**20  # bytes above idle: the memory bar
-_WATCH_S = 0.5
+_WATCH_S = 2.0  # a look at the pages of a large model takes a core for 20 ms
 _SETTLE_S = 3.0
 
 

@@ -58,22 +58,31 @@ class Generator:
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Submit) -> None:
-        """Raises RequestError, ContextLengthError: as :class:`Sequence`, or an unknown adapter."""
+    def submit(self, request: Submit, arrived: float | None = None) -> None:
+        """``arrived``: when, by ``time.perf_counter``; now, where it is not said.
+
+        Raises:
+            RequestError, ContextLengthError: as :class:`Sequence`, or an unknown adapter.
+        """
         digest = self.adapters.digest(request.adapter) if request.adapter else ""
         structure = None
         if request.structure and self._setting.structures is not None:
             structure = self._setting.structures(request.structure)
         one = Sequence(request, self.model.vocabulary, context=self.model.context, adapter=digest, structure=structure)
-        if request.deterministic:
+        self._wait(one, arrived)
+
+    def score(self, request: Score, arrived: float | None = None) -> None:
+        """Raises as :meth:`submit`."""
+        digest = self.adapters.digest(request.adapter) if request.adapter else ""
+        self._wait(Scoring(request, self.model.vocabulary, context=self.model.context, adapter=digest), arrived)
+
+    def _wait(self, one: Sequence, arrived: float | None) -> None:
+        if arrived is not None:
+            one.arrived = one.since = one.last_step = arrived
+        if one.request.deterministic:
             self._lane.add(one)
         else:
             self._roster.waiting.append(one)
-
-    def score(self, request: Score) -> None:
-        """Raises as :meth:`submit`."""
-        digest = self.adapters.digest(request.adapter) if request.adapter else ""
-        self._roster.waiting.append(Scoring(request, self.model.vocabulary, context=self.model.context, adapter=digest))
 
     def cancel(self, name: str) -> list[Up]:
         """A request that is not here has ended already: its last message is on the way."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _SLACK: Final = 0.5  # cores: what clients and the system may use before a thread is given up for them
+_SURE: Final = 0.8  # cores taken from ours that are a neighbour at one look; less must be seen twice
 _QUIET: Final = 0.2  # seconds without neighbours before a thread is added again, the first time
 _LONGEST_QUIET: Final = 3.2  # and at most, where adding one proved wrong again and again
 _PROVEN: Final = 1.0  # seconds that an added thread must last to have been right
@@ -35,6 +36,7 @@ class Policy:
     cores: int  # that this process may run on
     threads: int = 0
     quiet: float = _QUIET
+    _doubted: bool = False  # the last look showed neighbours, too few to be sure
     _calm: float | None = None  # since when there was room for more threads
     _rose: float | None = None  # when a thread was added last, until that has proved right
 
@@ -44,8 +46,12 @@ class Policy:
     def observe(self, now: float, others: float) -> None:
         """``others``: cores that processes outside the box kept busy just now (mean)."""
         room = max(1, min(self.most, int(self.cores - others + _SLACK)))
-        if room < self.threads:
+        sure = room < self.threads and (self._doubted or others - (self.cores - self.threads) > _SURE)
+        self._doubted = room < self.threads and not sure
+        if sure:
             self._lower(now, room)
+        elif room < self.threads:
+            self._calm = None
         elif room == self.threads:
             self._calm = None
             self._settle(now)

@@ -58,6 +58,8 @@ from edge_runtime.turn import Turn
 LOAD_ID = "load"
 _READ = 1 << 16  # bytes
 _STATS_SECONDS = 0.1
+_GATHER = 0.002  # seconds without another message, after which an idle engine begins
+_GATHER_MOST = 0.012  # and at most
 _SIZE_SECONDS = 2.0  # between looks at this process's size, which cost a millisecond
 
 
@@ -67,17 +69,25 @@ class Inbox:
     def __init__(self, end: socket.socket, peek: Callable[[Down], None]) -> None:
         self._socket = end
         self._peek = peek
-        self._frames: deque[Down | Failed] = deque()
+        self._frames: deque[tuple[float, Down | Failed]] = deque()
         self._ready = threading.Condition()
         self._ended = False
         self.broken: FrameError | None = None
         threading.Thread(target=self._listen, name="inbox", daemon=True).start()
 
-    def take(self, *, wait: bool) -> list[Down | Failed] | None:
-        """All that has come; with ``wait``, sleeps until something has. None: the other side is gone."""
+    def take(self, *, wait: bool) -> list[tuple[float, Down | Failed]] | None:
+        """All that has come, and when; with ``wait``, sleeps until something has, and a little for what comes with it.
+
+        None: the other side is gone.
+        """
         with self._ready:
             if wait:
                 self._ready.wait_for(lambda: self._frames or self._ended)
+                latest = time.perf_counter() + _GATHER_MOST
+                while not self._ended and time.perf_counter() < latest:
+                    known = len(self._frames)
+                    if not self._ready.wait_for(lambda: len(self._frames) > known or self._ended, _GATHER):  # noqa: B023
+                        break
             if self._ended and not self._frames:
                 return None
             found = list(self._frames)
@@ -88,9 +98,10 @@ class Inbox:
         frames = Frames()
         try:
             while data := self._socket.recv(_READ):
+                now = time.perf_counter()
                 messages = [_decode(body) for body in frames.feed(data)]
                 with self._ready:
-                    self._frames.extend(messages)
+                    self._frames.extend((now, message) for message in messages)
                     self._ready.notify()
                 for message in messages:
                     if not isinstance(message, Failed):
@@ -130,8 +141,8 @@ class Engine:
             messages = self._inbox.take(wait=generator is None or not generator.busy)
             if messages is None:
                 break
-            for message in messages:
-                self._take(message)
+            for arrived, message in messages:
+                self._take(message, arrived)
             if self._generator is not None:
                 out = self._generator.step()
                 out += [Purged(id=name) for name in self._purges]
@@ -152,24 +163,24 @@ class Engine:
         if messages:
             self._socket.sendall(b"".join(map(encode, messages)))
 
-    def _take(self, message: Down | Failed) -> None:
+    def _take(self, message: Down | Failed, arrived: float) -> None:
         if isinstance(message, Failed):
             self._send([message])
             return
         try:
-            self._obey(message)
+            self._obey(message, arrived)
         except EdgeError as error:
             name = LOAD_ID if isinstance(message, Load) else getattr(message, "id", "")
             self._send([Failed(id=name, code=error.code, message=error.message)])
 
-    def _obey(self, message: Down) -> None:
+    def _obey(self, message: Down, arrived: float) -> None:
         match message:
             case Load():
                 self._load(message)
             case Submit():
-                self._loaded().submit(message)
+                self._loaded().submit(message, arrived)
             case Score():
-                self._loaded().score(message)
+                self._loaded().score(message, arrived)
             case Cancel(id=name):
                 if self._generator is not None:
                     self._send(self._generator.cancel(name))

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from edge_runtime.engine.costs import TILE, StepCost
 from edge_runtime.engine.messages import CLASSES, Class
 
-MARGIN = 1.0  # of a target
-LEAST_ROWS = 8  # of a prompt in each step, however short the time: it must come to its end
+MARGIN = 0.95  # of a target; the rest is for sampling, messages and what the model does not foresee
+LEAST_ROWS = 4  # of a prompt in each step, however short the time: it must come to its end
 AGING = 0.5  # a prompt that has waited a second is preferred as if it were half a second shorter
+TOGETHER = 0.25  # seconds within which prompts have come together
+HOLD_MS = 2500.0  # of reading, for which the first of those waits with its first token until the last is read
 CLASS_PATIENCE = 30.0  # seconds after which a waiting request counts as one class higher
 SKIP_PATIENCE = 1.0  # seconds for which smaller requests may pass one that does not fit
 HEADROOM = 64  # cells beyond its prompt that a request must find free
@@ -69,6 +71,7 @@ def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float) 
     waiting = [stream for stream in streams if not stream.reads]
     if not readers:
         return _write(writers, adapter, cost, limits)
+    hold = not waiting and _came_together(readers, cost)
     rows = [(stream.slot, 1) for stream in writers]
     budget = min((limits.target(stream.priority) for stream in waiting), default=0.0) / groups * MARGIN
     cells = sum(stream.evaluated + 1 for stream in writers)
@@ -76,23 +79,40 @@ def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float) 
     for reader in readers:
         room = limits.batch - count
         most = min(reader.pending, room, _until(reader, room))
+        whole = most == reader.pending
+        if hold and whole:
+            most -= 1
+            if not most:
+                continue
         if most <= 0:
             break
+        fit = most
         if waiting:
             fit = cost.rows_within(budget, rows=count, cells=cells, context=reader.evaluated, most=most)
             if count == len(writers):
                 fit = max(fit, min(LEAST_ROWS, most))
-        else:
-            fit = most
         if not fit:
             break
         rows.append((reader.slot, fit))
         count += fit
         cells += fit * (reader.evaluated + fit // 2)
         # A prompt that reads as if it were alone shares its steps with nobody.
-        if fit < reader.pending or reader.border:
+        if fit < most or not whole or reader.border:
             break
     return Plan(tuple(rows), adapter)
+
+
+def _came_together(readers: Sequence[Stream], cost: StepCost) -> bool:
+    """Whether these prompts wait for each other at their last token, and all begin to write with one step.
+
+    Else the first would write while the others are read, a few rows beside each of its tokens: the last begins twice as
+    late, and all of them end later.
+    """
+    if not any(stream.pending > 1 for stream in readers) or len(readers) < 2:
+        return False
+    arrivals = [stream.arrived for stream in readers]
+    rest = sum(stream.pending for stream in readers) * cost.predict(TILE, TILE * TILE) / TILE
+    return max(arrivals) - min(arrivals) <= TOGETHER and rest <= HOLD_MS
 
 
 def _group(streams: Sequence[Stream]) -> tuple[str, int]:

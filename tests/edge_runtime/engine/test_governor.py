@@ -41,11 +41,20 @@ def test_a_neighbour_takes_a_thread_at_the_first_look_and_gives_it_back_after_a_
     policy = Policy(most=2, cores=2)
     quiet, now = watch(policy, 1.0, 0.1, 0.0)
     assert set(quiet) == {2}
-    busy, now = watch(policy, 2.0, 0.7, now)
+    busy, now = watch(policy, 2.0, 0.9, now)
     assert set(busy) == {1}
     after, _ = watch(policy, 1.0, 0.0, now)
     assert after[0] == 1
     assert after[-1] == 2
+
+
+def test_half_a_neighbour_takes_a_thread_only_when_it_is_seen_twice() -> None:
+    policy = Policy(most=2, cores=2)
+    seen = []
+    for others in (0.7, 0.0, 0.7, 0.7):
+        policy.observe(len(seen) * STEP, others)
+        seen.append(policy.threads)
+    assert seen == [2, 2, 2, 1]
 
 
 @pytest.mark.parametrize(

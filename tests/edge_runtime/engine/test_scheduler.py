@@ -112,9 +112,25 @@ def test_a_step_beside_writers_takes_no_longer_than_their_target_or_the_fewest_r
 
 @given(_streams(adapters=("",), least=1))
 def test_with_nobody_writing_a_prompt_takes_a_whole_step(streams: list[Stream]) -> None:
-    readers = [replace(stream, reads=True) for stream in streams]
+    readers = [replace(stream, reads=True, arrived=float(place)) for place, stream in enumerate(streams)]
     made = plan(readers, COST, LIMITS, 60.0)
     assert sum(count for _, count in made.rows) == min(sum(stream.pending for stream in readers), LIMITS.batch)
+
+
+@given(_streams(adapters=("",), least=2))
+def test_prompts_that_came_together_all_begin_to_write_with_one_step(streams: list[Stream]) -> None:
+    readers = {
+        stream.slot: replace(stream, reads=True, pending=stream.pending % 90 + 1, arrived=1.0) for stream in streams
+    }
+    first: set[int] = set()
+    while not first:
+        made = plan(list(readers.values()), COST, LIMITS, 60.0)
+        assert made.rows
+        for slot, count in made.rows:
+            readers[slot] = replace(readers[slot], pending=readers[slot].pending - count)
+            if not readers[slot].pending:
+                first.add(slot)
+    assert first == set(readers)
 
 
 @given(st.integers(0, 700), st.integers(0, 10), st.integers(1, 200))
