@@ -1,6 +1,6 @@
 """One child process of ``edged``: started over a socket pair, loaded, listened to, and started again when it dies.
 
-Requests in flight at its death get an error; how requests are admitted is the business of :mod:`.children`.
+Requests in flight at its death get an error; how they are admitted and outlive it is the business of :mod:`.engine`.
 """
 
 from __future__ import annotations

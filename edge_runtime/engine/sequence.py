@@ -1,6 +1,6 @@
 """One generation while it is served: its tokens, how far they are evaluated, what each new row of logits makes of it.
 
-It sends nothing and evaluates nothing; :mod:`edge_runtime.engine.loop` does.
+It evaluates nothing and sends nothing; :mod:`.generator` and :mod:`.loop` do.
 """
 
 from __future__ import annotations
