@@ -6,11 +6,19 @@ import difflib
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from edge_runtime.errors import ConfigError
 
 Sensitivity = Literal["public", "internal", "confidential", "secret"]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a number may be, both ends included."""
+
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +39,11 @@ class ItlConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    context: int = 4096  # tokens of KV cache, of all requests together
+    context: Annotated[int, Range(1, 2**24 - 1)] = 4096  # tokens of KV cache, of all requests together
     threads: int = 0  # at most; 0: the number of cores this process may use
     queue: int = 64  # requests waiting before 429
     max_tokens: int = 512  # tokens, where a request names no limit
-    slots: int = 16  # requests that write at once
+    slots: Annotated[int, Range(1, 128)] = 16  # requests that write at once
     per_user: int = 32  # requests of one user that run or wait, the owner's excepted
     itl_target_ms: ItlConfig = field(default_factory=ItlConfig)
     cache_bytes: int = 128 * 2**20  # host memory for prompts that were read before
@@ -43,7 +51,7 @@ class EngineConfig:
     public_prefixes: tuple[str, ...] = ()  # system prompts that all users may share
     pinned: tuple[str, ...] = ()  # models that are never unloaded, beside models.writer
     idle_seconds: float = 300.0  # a model that was loaded on demand is unloaded after this
-    silence_seconds: float = 20.0  # an engine that has work and says nothing for so long is killed and started again
+    silence_seconds: float = 20.0  # an engine that has work and is silent so long is killed and started again; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,8 @@ def load(path: Path) -> Config:
     """Read ``path``; a missing file gives the defaults.
 
     Raises:
-        ConfigError: not TOML, an unknown key (with the nearest known one), or a value of the wrong type.
+        ConfigError: not TOML, an unknown key (with the nearest known one), or a value of the wrong type or
+            out of its range.
     """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
@@ -97,7 +106,7 @@ def load(path: Path) -> Config:
 
 
 def _build(kind: Any, raw: dict[str, Any], path: str, prefix: str) -> Any:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     names = [item.name for item in fields(kind)]
     values: dict[str, Any] = {}
     for key, value in raw.items():
@@ -110,6 +119,12 @@ def _build(kind: Any, raw: dict[str, Any], path: str, prefix: str) -> Any:
 
 
 def _value(hint: Any, value: Any, path: str, key: str) -> Any:
+    if get_origin(hint) is Annotated:
+        plain, allowed = get_args(hint)
+        value = _value(plain, value, path, key)
+        if not allowed.least <= value <= allowed.most:
+            raise ConfigError(f"{path}: {key} is {value}; give a number from {allowed.least} to {allowed.most}")
+        return value
     if is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {key} must be a table, as in [{key}]")

@@ -93,6 +93,9 @@ class StreamOptions(Wire, frozen=True, kw_only=True):
     include_usage: bool | None = None
 
 
+StopText = Annotated[str, Meta(max_length=256)]
+
+
 class Sampling(Wire, frozen=True, kw_only=True):
     """The fields that chat and plain completions share."""
 
@@ -103,7 +106,7 @@ class Sampling(Wire, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=0)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: int | None = None
-    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
+    stop: StopText | Annotated[list[StopText], Meta(max_length=16)] | None = None
     n: Annotated[int, Meta(ge=1, le=8)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

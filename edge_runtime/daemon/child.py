@@ -56,11 +56,12 @@ _OPENMP = ("OMP_", "GOMP_", "KMP_")
 
 
 class ChildDiedError(EngineError):
-    """The process that worked on a request is gone; ``what`` says how it ended."""
+    """The process that worked on a request is gone; ``what`` says how it ended, ``life`` which start it was."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, life: int = 0) -> None:
         super().__init__(f"{what} during this request; send it again", retry_after=2)
         self.what = what
+        self.life = life
 
 
 class Child:
@@ -111,6 +112,11 @@ class Child:
         )
 
     @property
+    def life(self) -> int:
+        """How often it was started."""
+        return self._starts
+
+    @property
     def busy(self) -> bool:
         """Whether it has loaded its model and owes somebody a reply."""
         return self.ready is not None and bool(self._open)
@@ -149,15 +155,15 @@ class Child:
             await self._changed.wait()
         return self.ready
 
-    async def wait_ready(self, seconds: float) -> Ready:
-        """The loaded model, waiting while the child starts.
+    async def wait_ready(self, seconds: float, *, patient: bool = False) -> Ready:
+        """The loaded model, waiting while the child starts; ``patient``: after a start that failed, for the next one.
 
         Raises:
             EngineError: it failed, or is not there within ``seconds``.
         """
         deadline = time.monotonic() + seconds
         while self.ready is None:
-            if self.state in ("failed", "stopped"):
+            if self.state == "stopped" or (self.state == "failed" and not patient):
                 raise EngineError(f"the {self.name} is not available: {self.detail or self.state}")
             self._changed.clear()
             try:
@@ -281,7 +287,7 @@ class Child:
         logs.warn("child.died", child=self.name, model=self.status.model, reason=describe(code))
         self._publish("child.died", reason=describe(code))
         for replies in self._open.values():
-            replies.put_nowait(ChildDiedError(f"the {self.name} process died ({describe(code)})"))
+            replies.put_nowait(ChildDiedError(f"the {self.name} process died ({describe(code)})", self._starts))
         return was_ready
 
     async def _reap(self, patience: float) -> int:

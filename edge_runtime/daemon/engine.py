@@ -31,11 +31,13 @@ from edge_runtime.engine.messages import (
     Token,
     Up,
 )
-from edge_runtime.errors import EdgeError, EngineError
+from edge_runtime.daemon.suspects import Suspects, Trial
+from edge_runtime.errors import ContextLengthError, EdgeError, EngineError
 
 WAIT_SECONDS = 60.0  # a request waits so long for a child that is starting
 DEATHS = 2  # of the engine, after which a request is taken for their cause
 PROBE_SECONDS = 60.0
+LONGEST_TOKEN = 128  # bytes of text on average that no vocabulary puts into a token
 
 
 class Engine:
@@ -44,6 +46,7 @@ class Engine:
     def __init__(self, child: Child, limits: Limits) -> None:
         self.child = child
         self.admission = Admission(limits)
+        self._suspects = Suspects()
         # Sees to it that the child has an adapter while a request uses it.
         self.lease: Callable[[str], contextlib.AbstractAsyncContextManager[None]] | None = None
 
@@ -90,13 +93,15 @@ class Engine:
             ContextLengthError: the prompt does not fit.
         """
         received: list[int] = []
-        written, deaths = 0, 0
+        written, deaths, suspect = 0, 0, False
         while True:
-            attempt = self._attempt(msgspec.structs.replace(submit, resume=list(received)))
-            try:
-                async with contextlib.aclosing(attempt) as replies:
-                    async for reply in replies:
-                        if isinstance(reply, Token):
+            async with self._suspects.trial(suspect=suspect) as trial:
+                attempt = self._attempt(msgspec.structs.replace(submit, resume=list(received)), trial)
+                try:
+                    async with contextlib.aclosing(attempt) as replies:
+                        async for reply in replies:
+                            if isinstance(reply, Token):
+                                XX
                             if reply.ids and reply.tokens <= written:
                                 continue  # the very last one again: all were here but the word that they are all
                             if not written and on_start is not None:

@@ -27,7 +27,7 @@ async def status(call: Call, _: None) -> Reply:
         ready=not daemon.trouble,
         version=version("edge-runtime"),
         protocol=protocol.VERSION,
-        uptime_s=round(time.time() - daemon.started, 3),
+        uptime_s=round(time.monotonic() - daemon.begun, 3),
         home=str(daemon.paths.home),
         socket=str(daemon.paths.socket),
         listen=daemon.listen,

@@ -46,6 +46,7 @@ class Daemon:
     pool: Pool
     requests: Requests = field(default_factory=Requests)
     started: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)  # the same, of a clock that nobody sets
     stopping: bool = False
 
     @property

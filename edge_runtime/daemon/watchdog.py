@@ -26,7 +26,7 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """``seconds`` None: nobody is watched. Looks are counted, not time: a daemon that slept itself blames no child."""
+    """``seconds`` None or 0: nobody is watched. Looks are counted, not time: a daemon that slept itself blames no child."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
@@ -38,7 +38,7 @@ class Watchdog:
 
     async def watch(self, child: Watched) -> None:
         """Kill ``child`` when it hangs; until cancelled."""
-        if self._seconds is None:
+        if not self._seconds:
             return
         missed = 0
         while True:

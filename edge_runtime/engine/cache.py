@@ -17,6 +17,7 @@ from edge_runtime.engine.messages import CLASSES
 from edge_runtime.engine.prefixes import LEAST, PUBLIC, Node, Owner, Reading, Tokens, Tree, exact, shared_length
 from edge_runtime.engine.sequence import Sequence
 from edge_runtime.engine.snapshots import Entry
+from edge_runtime.errors import EngineError
 
 WORTH_DISK = 256  # tokens: a segment so long, or one that was of use, is written to disk
 AWAIT = 32  # tokens: for less, a request does not wait until another has read them
@@ -29,7 +30,7 @@ class Shelf(Protocol):
     def entry(
         self, tokens: Items[int], start: int, *, domain: str = "", adapter: str = "", label: str = "", size: int = 0
     ) -> Entry: ...
-    def save(self, entry: Entry, blob: bytes) -> None: ...
+    def save(self, entry: Entry, blob: bytes) -> bool: ...
     def load(self, key: str) -> bytes | None: ...
     def touch(self, key: str) -> None: ...
     def purge(self) -> int: ...
@@ -142,8 +143,12 @@ class PrefixCache:
         for owner, end in ((Owner(PUBLIC, one.owner.adapter), public), (one.owner, len(tokens))):
             start, parents = self._known(one, owner, tokens[:end])
             if end - start >= LEAST:
+                try:
+                    blob = self._cells.read(one.slot, start, end)
+                except (EngineError, MemoryError):
+                    return  # it can be read again
                 node = self.tree.add(owner, tokens[:end], start, parents=parents, reading=one.reading)
-                self.tree.hold(node, self._cells.read(one.slot, start, end))
+                self.tree.hold(node, blob)
                 parents.append(node)
         self._store(parents)
 
@@ -171,7 +176,8 @@ class PrefixCache:
                     label=f"{node.reading.tiled},{node.reading.rows}",
                     size=len(node.blob),
                 )
-                self._shelf.save(entry, node.blob)
+                if not self._shelf.save(entry, node.blob):
+                    return
                 node.key = entry.key
 
     def purge(self) -> None:

@@ -20,7 +20,7 @@ from edge_runtime.engine.llama import AbortedError, Llama
 from edge_runtime.engine.messages import Failed, Score, Stats, Submit, Up
 from edge_runtime.engine.prefixes import Reading
 from edge_runtime.engine.roster import Roster
-from edge_runtime.engine.scheduler import Limits, Plan
+from edge_runtime.engine.scheduler import WIDE, Limits, Plan
 from edge_runtime.engine.scoring import FAN, Scoring
 from edge_runtime.engine.sequence import Sequence, Structure
 from edge_runtime.engine.steps import Steps
@@ -53,6 +53,7 @@ class Generator:
         self._cache = PrefixCache(self._cells, setting.cache_bytes, setting.shelf)
         self._roster = Roster(self._cells, self._cache, slots=setting.slots)
         self._lane = Lane(model, self.adapters, setting.turn, setting.governor)
+        self._scores: list[Scoring] = []  # whose prompts are read
         self._purges = False
         self._prefilled = 0
 
@@ -86,6 +87,8 @@ class Generator:
 
     def cancel(self, name: str) -> list[Up]:
         """A request that is not here has ended already: its last message is on the way."""
+        for one in [score for score in self._scores if score.id == name]:
+            self._end_score(one)
         told = self._lane.cancel(name) or self._roster.cancel(name)
         return [] if told is None else [told]
 
@@ -146,11 +149,16 @@ class Generator:
         self._roster.admit()
         streams = self._roster.streams()
         out: list[Up] = []
+        began = time.perf_counter()
         if not streams or self._lane.due:
             out += self._lane.step()
+        if self._scores:
+            out += self._fan()
+            streams = self._roster.streams()
         if not streams:
             return out
-        plan = scheduler.plan(streams, self.steps.cost, self._setting.limits, time.perf_counter())
+        now = time.perf_counter()
+        plan = scheduler.plan(streams, self.steps.cost, self._setting.limits, now, spent=(now - began) * 1e3)
         return out + self._execute(plan)
 
     def _execute(self, plan: Plan) -> list[Up]:
@@ -159,6 +167,8 @@ class Generator:
         total = sum(count for _, count in works) + len(guesses)
         while self._cells.ledger.free < total:
             slot = scheduler.victim(self._roster.streams())
+            if slot is None and self._scores:
+                return []  # a score is about to give its cells back
             if slot is None:
                 break
             self._roster.park(self._roster.running[slot])
@@ -218,18 +228,15 @@ class Generator:
 
     def _sample(self, works: list[tuple[Sequence, int]], guesses: list[int], rows: list[int]) -> list[Up]:
         out: list[Up] = []
-        ready = [(one, row) for (one, _), row in zip(works, rows, strict=True) if one.evaluated == len(one.tokens)]
-        # Scores run steps of their own, after which the rows of this one are gone: they keep theirs, and come last.
-        for one, row in ready:
+        for (one, _), row in zip(works, rows, strict=True):
+            if one.evaluated < len(one.tokens):
+                continue
             if isinstance(one, Scoring):
                 one.take_row(self.model.logits(row))
-        ready.sort(key=lambda pair: isinstance(pair[0], Scoring))
-        for one, row in ready:
+                self._scores.append(one)
+                continue
             try:
-                if not isinstance(one, Scoring):
-                    out += self._accept(one, row, guesses)
-                elif self._makes_room(one):
-                    out += one.finish(self.model, self._cells, self._setting)
+                out += self._accept(one, row, guesses)
             except EdgeError as error:
                 out.append(Failed(id=one.id, code=error.code, message=error.message))
                 one.reason = "cancelled"
@@ -237,14 +244,29 @@ class Generator:
                 self._roster.leave(one)
         return out
 
-    def _makes_room(self, one: Scoring) -> bool:
-        """Have cells for its longest choice; false: it had to give way itself, and comes back."""
-        while one.slot >= 0 and self._cells.ledger.free < one.limit:
-            slot = scheduler.victim(self._roster.streams())
+    def _fan(self) -> list[Up]:
+        """One step over the choices of the score whose turn it is; a narrow one while others write."""
+        one = self._scores[0]
+        while self._cells.ledger.free < one.limit:
+            slot = scheduler.victim(self._roster.streams(), least=1)
             if slot is None:
                 break
             self._roster.park(self._roster.running[slot])
-        return one.slot >= 0
+        most = WIDE if self._roster.streams() else self.model.outputs
+        try:
+            self.adapters.use(one.request.adapter)
+            out = one.fan(self.steps, self._cells, base=self._setting.slots + 1, most=most)
+        except EdgeError as error:
+            out = [Failed(id=one.id, code=error.code, message=error.message)]
+            one.reason = "cancelled"
+        if one.reason is not None:
+            self._end_score(one)
+            self._roster.leave(one)
+        return out
+
+    def _end_score(self, one: Scoring) -> None:
+        one.release(self._cells, base=self._setting.slots + 1)
+        self._scores.remove(one)
 
     def _accept(self, one: Sequence, row: int, guesses: list[int]) -> list[Up]:
         """Take the row's token, and go on with the following rows as long as the guesses were right."""

@@ -1,8 +1,9 @@
 """The messages between ``edged`` and its two children, engine and embedder, over a socket pair.
 
-Each frame is a 4-byte big-endian length and a MessagePack body. Down go ``load``, ``submit``, ``embed``, ``probe`` and
-``cancel``; up come ``ready``, ``token``, ``done``, ``vectors``, ``probed``, ``failed`` and ``stats``, each with the
-request's id. The types are data: no object crosses a process.
+Each frame is a 4-byte big-endian length and a MessagePack body. Down go ``load``, ``submit``, ``score``,
+``attach``, ``detach``, ``shrink``, ``embed``, ``cancel``, ``probe``, ``ping``, ``purge`` and ``stop``; up come ``ready``,
+``token``, ``done``, ``scored``, ``vectors``, ``attached``, ``probed``, ``pong``, ``purged``, ``failed`` and ``stats``.
+What belongs to a request has its id. The types are data: no object crosses a process.
 """
 
 from __future__ import annotations
@@ -173,7 +174,6 @@ class Ready(_Up, frozen=True, kw_only=True):
     bos: str = ""
     eos: str = ""
     load_ms: float = 0.0
-    bytes_per_token: int = 0  # of KV cells
 
 
 class TopToken(msgspec.Struct, frozen=True):

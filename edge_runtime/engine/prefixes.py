@@ -108,10 +108,11 @@ def exact(length: int, shared: int, reading: Reading) -> int:
 
 
 class Tree:
-    """All kept prefixes; ``limit`` bounds the bytes held in host memory."""
+    """All kept prefixes; ``limit`` bounds the bytes held in host memory, ``most`` the segments known at all."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, most: int = 1024) -> None:
         self.limit = limit
+        self.most = most
         self._roots: list[Node] = []
         self._clock = itertools.count(1)
 
@@ -172,6 +173,10 @@ class Tree:
     def shrink(self, limit: int) -> None:
         """Hold at most ``limit`` bytes; nodes that lie nowhere any more are forgotten."""
         held = self.held
+        oldest = sorted(self, key=lambda node: node.used)
+        for node in oldest[: -self.most] if len(oldest) > self.most else ():
+            held -= sum(one.size for one in _below(node) if one.blob is not None)
+            self.forget(node)
         for node in sorted(self, key=lambda node: node.used):
             if held <= limit:
                 break
@@ -185,7 +190,10 @@ class Tree:
 
     def forget(self, node: Node) -> list[Node]:
         """Take a node out, with what hangs on it: without it that cannot be reached. What was taken out."""
-        (self._roots if node.parent is None else node.parent.children).remove(node)
+        siblings = self._roots if node.parent is None else node.parent.children
+        if node not in siblings:
+            return []
+        siblings.remove(node)
         gone = list(_below(node))
         for one in gone:
             one.blob = None

@@ -9,7 +9,7 @@ from edge_runtime.engine import scheduler
 from edge_runtime.engine.cache import PrefixCache
 from edge_runtime.engine.cells import Cells
 from edge_runtime.engine.costs import TILE
-from edge_runtime.engine.messages import Done
+from edge_runtime.engine.messages import CLASSES, Done
 from edge_runtime.engine.scheduler import Stream, Waiting
 from edge_runtime.engine.sequence import Sequence
 
@@ -36,7 +36,7 @@ class Roster:
         return sum(one.parked > 0 for one in self.waiting)
 
     def streams(self) -> list[Stream]:
-        """Those that run, as the scheduler sees them."""
+        """Those that have something to evaluate, as the scheduler sees them."""
         return [
             Stream(
                 slot=one.slot,
@@ -50,20 +50,22 @@ class Roster:
                 border=len(one.prompt) // TILE * TILE if one.canonical else 0,
             )
             for one in self.running.values()
+            if one.pending
         ]
 
     def admit(self) -> None:
         """Let those begin for whom there is room, and those make room that must."""
-        if not self.waiting:
-            return
         running = list(self.running.values())
+        # Nobody is looked at while nobody could begin.
+        if not self.waiting or not (self._slots or self._outranks(running)):
+            return
         total = self._cells.ledger.total
         waiting = [
             Waiting(
                 key=number,
                 priority=one.priority,
                 arrived=one.since,
-                cells=min(self._cache.need(one, running) + min(scheduler.HEADROOM, one.limit), total),
+                cells=min(self._cache.need(one, running) + one.headroom, total),
                 held=self._cache.awaits(one, running),
             )
             for number, one in enumerate(self.waiting)
@@ -79,6 +81,11 @@ class Roster:
             if not self._cache.awaits(one, self.running.values()):
                 self._begin(one)
 
+    def _outranks(self, running: list[Sequence]) -> bool:
+        """Whether somebody who waits is of a higher class than somebody who runs."""
+        first = min(CLASSES.index(one.priority) for one in self.waiting)
+        return any(CLASSES.index(one.priority) > first for one in running)
+
     def _begin(self, one: Sequence) -> None:
         self.waiting.remove(one)
         for other in self.running.values():
@@ -92,11 +99,13 @@ class Roster:
 
     def leave(self, one: Sequence) -> None:
         """A sequence ends: what it read is kept, its cells are free."""
-        self._cache.keep(one)
-        self._cells.drop(one.slot)
-        del self.running[one.slot]
-        self._slots.append(one.slot)
-        one.slot = -1
+        try:
+            self._cache.keep(one)
+        finally:
+            self._cells.drop(one.slot)
+            del self.running[one.slot]
+            self._slots.append(one.slot)
+            one.slot = -1
 
     def park(self, one: Sequence) -> None:
         """It makes room, and goes on later from what was kept of it."""

@@ -20,7 +20,6 @@ TOGETHER = 0.25  # seconds within which prompts have come together
 HOLD_MS = 2500.0  # of reading, for which the first of those waits with its first token until the last is read
 CLASS_PATIENCE = 30.0  # seconds after which a waiting request counts as one class higher
 SKIP_PATIENCE = 1.0  # seconds for which smaller requests may pass one that does not fit
-HEADROOM = 64  # cells beyond its prompt that a request must find free
 GAIN = 0.95  # a narrower or padded step must be so much cheaper
 WIDE = 8  # rows that kernels take together
 
@@ -60,8 +59,8 @@ class Limits:
         return self.targets.get(priority, 100.0)
 
 
-def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float) -> Plan:
-    """The next step; empty where there is nothing to evaluate."""
+def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float, *, spent: float = 0.0) -> Plan:
+    """The next step; empty where there is nothing to evaluate. ``spent``: milliseconds of the writers' time gone."""
     if not streams:
         return Plan()
     adapter, groups = _group(streams)
@@ -73,7 +72,7 @@ def plan(streams: Sequence[Stream], cost: StepCost, limits: Limits, now: float) 
         return _write(writers, adapter, cost, limits)
     hold = not waiting and _came_together(readers, cost)
     rows = [(stream.slot, 1) for stream in writers]
-    budget = min((limits.target(stream.priority) for stream in waiting), default=0.0) / groups * MARGIN
+    budget = min((limits.target(stream.priority) for stream in waiting), default=0.0) / groups * MARGIN - spent
     cells = sum(stream.evaluated + 1 for stream in writers)
     count = len(writers)
     for reader in readers:
@@ -223,8 +222,11 @@ def _lower(stream: Stream, one: Waiting) -> bool:
     return CLASSES.index(stream.priority) > CLASSES.index(one.priority)
 
 
-def victim(running: Sequence[Stream]) -> int | None:
-    """Who makes room when cells run out in the middle: the lowest class, the latest arrival; never the last one."""
-    if len(running) < 2:
+def victim(running: Sequence[Stream], *, least: int = 2) -> int | None:
+    """Who makes room when cells run out in the middle: the lowest class, the latest arrival.
+
+    None where fewer than ``least`` run: the last one is never parked for itself.
+    """
+    if len(running) < least:
         return None
     return max(running, key=lambda stream: (CLASSES.index(stream.priority), stream.arrived)).slot

@@ -6,19 +6,15 @@ depend on the prompt's last.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from edge_runtime.engine.cells import Cells
-from edge_runtime.engine.llama import Llama, Logits, Vocabulary
+from edge_runtime.engine.llama import AbortedError, Llama, Logits, Vocabulary
 from edge_runtime.engine.messages import Params, Score, Scored, Submit, Up
 from edge_runtime.engine.sampling import log_softmax
 from edge_runtime.engine.sequence import Sequence, check_fit
+from edge_runtime.engine.steps import Steps
 from edge_runtime.errors import RequestError
-
-if TYPE_CHECKING:
-    from edge_runtime.engine.generator import Setting
 
 FAN = 16  # choices in one step
 
@@ -49,35 +45,49 @@ class Scoring(Sequence):
         self.limit = max(map(len, self.choices))
         check_fit(len(self.prompt) + self.limit, context)
         self._sums: list[float] = []
+        self._pending: list[int] = []
+        self._group: list[int] = []  # choices that are evaluated now, each in a sequence of its own
+        self._done = 0  # tokens of each of them that are
+
+    @property
+    def headroom(self) -> int:
+        return self.limit
 
     def take_row(self, logits: Logits) -> None:
         """The prompt was read, and this is its last row."""
         first = log_softmax(logits)
         self._sums = [float(first[choice[0]]) for choice in self.choices]
+        self._pending = [number for number, choice in enumerate(self.choices) if len(choice) > 1]
 
-    def finish(self, model: Llama, cells: Cells, setting: Setting) -> list[Up]:
-        """Score the choices; there must be cells for the longest one.
+    def fan(self, steps: Steps, cells: Cells, *, base: int, most: int) -> list[Up]:
+        """One step over some choices, of at most ``most`` rows; the result with the last of them.
+
+        The sequences from ``base`` on are the choices'. There must be cells for the longest choice.
 
         Raises:
             EngineError: llama.cpp refused.
         """
-        sums = self._sums
-        pending = [number for number, choice in enumerate(self.choices) if len(choice) > 1]
-        while pending:
-            group: list[int] = []
-            size = 0
-            while pending and len(group) < FAN:
-                rows = len(self.choices[pending[0]]) - 1
-                if group and size + rows > min(model.outputs, model.batch, cells.ledger.free):
-                    break
-                size += rows
-                group.append(pending.pop(0))
-            self._fan(model, cells, setting, group, sums)
+        model = steps.model
+        if not self._group and self._pending:
+            self._gather(cells, base=base, most=most)
+        if self._group:
+            marks = self._fill(model, base=base, most=most)
+            try:
+                steps.run(len(marks), sum(len(self.prompt) + self._done for _ in marks))
+            except AbortedError:
+                return []  # meant for somebody else's step
+            for row, (number, token) in enumerate(marks):
+                self._sums[number] += float(log_softmax(model.logits(row))[token])
+            self._done += most
+            if self._done >= max(len(self.choices[number]) for number in self._group) - 1:
+                self.release(cells, base=base)
+        if self._group or self._pending:
+            return []
         self.reason = "stop"
         return [
             Scored(
                 id=self.id,
-                logprobs=sums,
+                logprobs=self._sums,
                 tokens=[len(choice) for choice in self.choices],
                 prompt_tokens=len(self.prompt),
                 cached_tokens=self.cached,
@@ -85,33 +95,38 @@ class Scoring(Sequence):
             )
         ]
 
-    def _fan(self, model: Llama, cells: Cells, setting: Setting, group: list[int], sums: list[float]) -> None:
-        """Each choice of ``group`` behind the prompt, in a sequence of its own that shares the prompt's cells."""
-        length, base = len(self.prompt), setting.slots + 1
-        longest = max(len(self.choices[number]) for number in group) - 1
-        part = min(model.outputs, model.batch)
-        for place in range(len(group)):
-            cells.share(self.slot, base + place, length)
-        try:
-            # Choices longer than a step has rows go through it in parts; there is only one of them then.
-            for begin in range(0, longest, part):
-                at = 0
-                marks: list[tuple[int, int, int]] = []  # row, choice, token
-                for place, number in enumerate(group):
-                    choice = self.choices[number]
-                    tokens = choice[begin : min(begin + part, len(choice) - 1)]
-                    rows, end = model.rows, at + len(tokens)
-                    rows.tokens[at:end] = tokens
-                    rows.positions[at:end] = np.arange(length + begin, length + begin + len(tokens))
-                    rows.sequences[at:end] = base + place
-                    rows.wanted[at:end] = 1
-                    marks += [(at + index, number, choice[begin + index + 1]) for index in range(len(tokens))]
-                    at = end
-                model.take_abort()  # of somebody else's step
-                with setting.turn:
-                    model.run(at)
-                for row, number, token in marks:
-                    sums[number] += float(log_softmax(model.logits(row))[token])
-        finally:
-            for place in range(len(group)):
-                cells.drop(base + place)
+    def release(self, cells: Cells, *, base: int) -> None:
+        """Give back the cells of the choices that are evaluated now."""
+        for place in range(len(self._group)):
+            cells.drop(base + place)
+        self._group, self._done = [], 0
+
+    def _gather(self, cells: Cells, *, base: int, most: int) -> None:
+        """As many of the choices left as fit in a step and into the cells, at least one; they share the prompt's."""
+        size = 0
+        while self._pending and len(self._group) < FAN:
+            rows = len(self.choices[self._pending[0]]) - 1
+            if self._group and size + rows > min(most, cells.ledger.free):
+                break
+            size += rows
+            self._group.append(self._pending.pop(0))
+        for place in range(len(self._group)):
+            cells.share(self.slot, base + place, len(self.prompt))
+
+    def _fill(self, model: Llama, *, base: int, most: int) -> list[tuple[int, int]]:
+        """The next rows of the group: for each, its choice and the token whose probability it tells.
+
+        A choice that is longer than a step goes through it in parts; it is alone then.
+        """
+        marks: list[tuple[int, int]] = []
+        rows, start = model.rows, len(self.prompt) + self._done
+        for place, number in enumerate(self._group):
+            choice = self.choices[number]
+            tokens = choice[self._done : min(self._done + most, len(choice) - 1)]
+            at, end = len(marks), len(marks) + len(tokens)
+            rows.tokens[at:end] = tokens
+            rows.positions[at:end] = np.arange(start, start + len(tokens))
+            rows.sequences[at:end] = base + place
+            rows.wanted[at:end] = 1
+            marks += [(number, choice[self._done + index + 1]) for index in range(len(tokens))]
+        return marks

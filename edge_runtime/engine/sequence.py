@@ -19,6 +19,7 @@ from edge_runtime.engine.sampling import Choice, Sampler
 from edge_runtime.engine.speculation import Lookup
 from edge_runtime.errors import ContextLengthError, RequestError
 
+HEADROOM = 64  # cells beyond its prompt that a request must find free
 DIVERGED_TOKENS = 12  # how much of the text that differed is told
 Reason = Literal["stop", "length", "cancelled"]
 
@@ -81,6 +82,11 @@ class Sequence:
         self.last_step = self.arrived
         self.reason: Reason | None = None
         self._resume(request.resume)
+
+    @property
+    def headroom(self) -> int:
+        """Cells beyond its prompt that it should find free."""
+        return min(HEADROOM, self.limit)
 
     @property
     def greedy(self) -> bool:

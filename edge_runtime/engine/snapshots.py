@@ -90,12 +90,14 @@ class Snapshots:
                         found.append((status.st_mtime, entry))
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
 
-    def save(self, entry: Entry, blob: bytes) -> None:
-        """Have ``blob`` written under ``entry``'s key, soon; dropped where the disk is behind, or it is too large."""
+    def save(self, entry: Entry, blob: bytes) -> bool:
+        """Have ``blob`` written under ``entry``'s key, soon; false: dropped, the disk is off, behind or small."""
         with self._changed:
             full = len(self._waiting) >= QUEUE_ENTRIES or sum(map(len, self._queued.values())) + len(blob) > QUEUE_BYTES
-            if self._off or self._closed or entry.key in self._queued or (full and self._queued):
-                return
+            if entry.key in self._queued:
+                return True
+            if self._off or self._closed or len(blob) > self._limit or (full and self._queued):
+                return False
             self._waiting.append((entry, blob))
             self._queued[entry.key] = blob
             if self._thread is None:
@@ -103,6 +105,7 @@ class Snapshots:
                 self._thread = threading.Thread(target=self._write_all, name="snapshots", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+            return True
 
     def load(self, key: str) -> bytes | None:
         """The blob as it was saved; None: it is gone, or damaged (and is removed)."""

@@ -49,7 +49,7 @@ class Steps:
         for count in (min(rows, self.model.context) for rows in _PROBED):
             self._fill(0, [token] * count, 0, self._scratch)
             self.model.rows.wanted[0] = 1
-            self._run(count, count * count)
+            self.run(count, count * count)
             seen.append(self.model.logits(0).tobytes())
             self.model.forget(self._scratch, 0)
         # With some weight formats the kernels for several rows round otherwise than the one for one row.
@@ -77,7 +77,7 @@ class Steps:
             self._fill(at, [0] * padding, 0, self._scratch)
         self.owners = frozenset(one.id for one, _ in works)
         try:
-            self._run(at + padding, cells)
+            self.run(at + padding, cells)
         finally:
             self.owners = frozenset()
             self.model.take_abort()
@@ -92,7 +92,12 @@ class Steps:
         rows.sequences[at:end] = sequence
         rows.wanted[at:end] = 0
 
-    def _run(self, count: int, cells: int) -> None:
+    def run(self, count: int, cells: int) -> None:
+        """Evaluate the first ``count`` rows of the model, which attend to ``cells`` in all.
+
+        Raises:
+            AbortedError, EngineError: as :meth:`Llama.run`.
+        """
         with self._turn:
             threads = self.governor.before_step(time.monotonic())
             self.model.use_threads(threads)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_runtime.engine.messages import Done, Params, Token
-from edge_runtime.errors import BusyError, DeadlineError, EngineError
+from edge_runtime.errors import BusyError, DeadlineError, EngineError, RequestError
 from edge_runtime.knowledge.answer import DECLINED, Cited, extract, phrase_prompt, supports
 from edge_runtime.knowledge.collections import Reader
 from edge_runtime.knowledge.embedder import Embedder
@@ -129,7 +129,7 @@ class Asker:
     async def _phrase(self, asked: Asked, quote: Quote, writer: Writer) -> AsyncGenerator[Cited, None]:
         """The writer's sentences, as soon as each is whole, and only where the quote supports it.
 
-        The quote is at hand all the while: a writer that is slow, busy or dead costs the phrasing, not the answer.
+        The quote is at hand all the while: a writer that is slow, busy, dead or short of context costs the phrasing, not the answer.
         """
         prompt, params = phrase_prompt(asked.text, quote), Params(max_tokens=PHRASE_TOKENS, temperature=0.0)
         buffer, end = "", self._clock() + self._phrase_seconds
@@ -145,7 +145,7 @@ class Asker:
                     for sentence in whole:
                         if supports(asked, quote, sentence):
                             yield Cited(sentence.strip(), (0,))
-        except (EngineError, BusyError, DeadlineError, TimeoutError, StopAsyncIteration):
+        except (EngineError, BusyError, DeadlineError, RequestError, TimeoutError, StopAsyncIteration):
             return
 
     def _answer(

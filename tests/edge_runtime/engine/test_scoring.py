@@ -156,3 +156,27 @@ def test_a_score_that_is_cancelled_leaves_nothing(spacious: Llama, drive: Drive)
     driver.cancel("s")
     assert driver.answers["s"].done.reason == "cancelled"
     assert driver.used == 0
+
+
+def test_a_stream_goes_on_between_the_steps_of_a_long_score(spacious: Llama, drive: Drive) -> None:
+    driver = drive(spacious)
+    driver.submit("a", words(spacious, 20), 200)
+    driver.until(lambda: len(driver.answers["a"].tokens) > 2)
+    choices = [words(spacious, 12, seed=number) for number in range(40)]
+    driver.score("s", words(spacious, 12, seed=99), choices)
+    driver.until(lambda: driver.answers["s"].end is not None)
+    # Forty choices of a dozen tokens are some sixty steps of eight rows, and the stream has a token after each.
+    assert len(driver.answers["a"].tokens) > 40
+    assert len(driver.answers["s"].scored.logprobs) == 40
+    assert driver.drain()["a"].done.completion_tokens == 200
+    assert driver.used == 0
+
+
+def test_a_score_that_is_cancelled_between_its_steps_leaves_no_cells(spacious: Llama, drive: Drive) -> None:
+    driver = drive(spacious)
+    driver.score("s", words(spacious, 12), [words(spacious, 20, seed=number) for number in range(40)])
+    driver.until(lambda: driver.used > 40)
+    driver.generator.cancel("s")
+    assert driver.used == 0
+    driver.submit("b", words(spacious, 20), 5)
+    assert driver.drain()["b"].done.completion_tokens == 5
