@@ -1,7 +1,8 @@
 """The engine as the daemon uses it: everything that was admitted is submitted at once, and outlives one death.
 
 Which request goes first, and what must wait for memory, is the engine's own business. A child that dies takes no
-request with it: what had no text yet is submitted again, and what had continues after the tokens that came.
+request with it but one that killed two: what had no text yet is submitted again, and what had continues after the
+tokens that came.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 
 import msgspec
 
 from edge_runtime.daemon.admission import Admission, Bid, Limits, Place
 from edge_runtime.daemon.child import Child, ChildDiedError, Replies
+from edge_runtime.daemon.suspects import Suspects, Trial
 from edge_runtime.engine.messages import (
     Cancel,
     Done,
@@ -31,7 +33,6 @@ from edge_runtime.engine.messages import (
     Token,
     Up,
 )
-from edge_runtime.daemon.suspects import Suspects, Trial
 from edge_runtime.errors import ContextLengthError, EdgeError, EngineError
 
 WAIT_SECONDS = 60.0  # a request waits so long for a child that is starting
@@ -100,26 +101,31 @@ class Engine:
                 try:
                     async with contextlib.aclosing(attempt) as replies:
                         async for reply in replies:
-                            if isinstance(reply, Token):
-                                XX
-                            if reply.ids and reply.tokens <= written:
+                            trial.end()
+                            if isinstance(reply, Done):
+                                self._learn(place, reply)
+                            elif reply.ids and reply.tokens <= written:
                                 continue  # the very last one again: all were here but the word that they are all
-                            if not written and on_start is not None:
-                                on_start()
-                            received += reply.ids
-                            self.admission.begin(place, place.written + max(reply.tokens - written, 0))
-                            written = reply.tokens
-                        else:
-                            self._learn(place, reply)
-                        yield reply
-            except ChildDiedError as death:
-                deaths += 1
-                if len(received) != written:
-                    raise  # which tokens those were is not known, so they cannot be continued
-                if deaths >= DEATHS:
-                    raise _given_up(death) from death
-            else:
-                return
+                            else:
+                                if not written and on_start is not None:
+                                    on_start()
+                                received += reply.ids
+                                self.admission.begin(place, place.written + max(reply.tokens - written, 0))
+                                written = reply.tokens
+                            yield reply
+                except ChildDiedError as death:
+                    deaths, suspect = self._blame(trial, death, deaths), True
+                    if len(received) != written:
+                        raise  # which tokens those were is not known, so they cannot be continued
+                else:
+                    return
+
+    def _blame(self, trial: Trial, death: ChildDiedError, deaths: int) -> int:
+        """How many deaths now count against a request. Raises EngineError where that is one too many."""
+        deaths += self._suspects.counts(trial, death.life)
+        if trial.on or deaths >= DEATHS:
+            raise _given_up(death) from death
+        return deaths
 
     def _learn(self, place: Place, done: Done) -> None:
         self.admission.learn(
@@ -129,11 +135,11 @@ class Engine:
             stopped=done.reason == "stop",
         )
 
-    async def _attempt(self, submit: Submit) -> AsyncGenerator[Token | Done, None]:
+    async def _attempt(self, submit: Submit, trial: Trial) -> AsyncGenerator[Token | Done, None]:
         """One submission, to its end or the child's."""
         counted = bool(submit.resume)
         held: Token | None = None
-        async with self._exchange(submit) as replies:
+        async with self._exchange(submit, trial) as replies:
             while True:
                 match await replies.get():
                     case Token(ids=[]) as rest if counted:
@@ -155,27 +161,33 @@ class Engine:
 
     async def score(self, score: Score, place: Place) -> Scored:
         """Log-probability of each choice after a prompt; ``score``'s id is chosen here. Raises as :meth:`generate`."""
-        deaths = 0
+        deaths, suspect = 0, False
         while True:
-            async with self._exchange(score) as replies:
-                reply = await replies.get()
-            match reply:
-                case Scored():
-                    self.admission.begin(place, place.written + 1)
-                    return reply
-                case ChildDiedError():
-                    deaths += 1
-                    if deaths >= DEATHS:
-                        raise _given_up(reply) from reply
-                case EdgeError():
-                    raise reply
-                case other:
-                    raise _odd(other)
+            async with self._suspects.trial(suspect=suspect) as trial:
+                async with self._exchange(score, trial) as replies:
+                    reply = await replies.get()
+                match reply:
+                    case Scored():
+                        self.admission.begin(place, place.written + 1)
+                        return reply
+                    case ChildDiedError():
+                        deaths = self._blame(trial, reply, deaths)
+                        suspect = True
+                    case EdgeError():
+                        raise reply
+                    case other:
+                        raise _odd(other)
 
     @contextlib.asynccontextmanager
-    async def _exchange(self, request: Submit | Score) -> AsyncIterator[_Talk]:
-        """Send ``request``, under a new id, to a child that is ready; what has no end at the block's is cancelled."""
-        await self.child.wait_ready(WAIT_SECONDS)
+    async def _exchange(self, request: Submit | Score, trial: Trial) -> AsyncIterator[_Talk]:
+        """Send ``request``, under a new id, to a child that is ready; what has no end at the block's is cancelled.
+
+        What saw one die waits on for the next, also where a start fails.
+        """
+        ready = await self.child.wait_ready(WAIT_SECONDS, patient=trial.suspect)
+        choices = request.choices if isinstance(request, Score) else ()
+        check_size(ready, [request.prompt, max(choices, key=len, default="")], param="prompt")
+        trial.life = self.child.life
         leased = self.lease(request.adapter) if request.adapter and self.lease else contextlib.nullcontext()
         key = uuid.uuid4().hex
         async with leased, self.child.exchange(key) as replies:
@@ -202,6 +214,20 @@ class Engine:
 
     async def probe(self) -> list[tuple[str, bool, str]]:
         return await probe(self.child)
+
+
+def check_size(ready: Ready, texts: Iterable[str], *, param: str) -> None:
+    """Refuse what the engine would only refuse after it cut all of it into tokens, with everybody else waiting.
+
+    Raises:
+        ContextLengthError: so many bytes fit no context of that many tokens.
+    """
+    size, most = sum(len(text.encode("utf-8", "replace")) for text in texts), ready.context * LONGEST_TOKEN
+    if size > most:
+        raise ContextLengthError(
+            f"the {param} has {size} bytes, and no {ready.context} tokens of context hold more than {most}; send less",
+            param=param,
+        )
 
 
 class _Talk:

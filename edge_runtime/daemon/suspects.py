@@ -16,6 +16,7 @@ class Trial:
     """One request's turn."""
 
     def __init__(self, turn: asyncio.Lock | None) -> None:
+        self.suspect = turn is not None
         self.life: int | None = None  # of the engine that works on it
         self._turn = turn
 

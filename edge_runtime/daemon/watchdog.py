@@ -26,7 +26,7 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """``seconds`` None or 0: nobody is watched. Looks are counted, not time: a daemon that slept itself blames no child."""
+    """``seconds`` None or 0: nobody is watched. Looks are counted, not time: a daemon that slept blames no child."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds

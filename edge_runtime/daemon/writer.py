@@ -13,7 +13,7 @@ import msgspec
 
 from edge_runtime.daemon.admission import Bid
 from edge_runtime.daemon.children import FILE_TEMPLATE
-from edge_runtime.daemon.engine import WAIT_SECONDS, Engine
+from edge_runtime.daemon.engine import WAIT_SECONDS, Engine, check_size
 from edge_runtime.engine.messages import Class, Done, Params, Ready, Submit, Token
 from edge_runtime.engine.templates import render
 from edge_runtime.errors import RequestError
@@ -48,9 +48,11 @@ class Writer:
 
         Raises:
             EngineError: no engine within a minute.
+            ContextLengthError: the messages are longer than any context.
             RequestError: the template refuses these messages.
         """
         ready, chat = await self._read_rules()
+        check_size(ready, [text for message in messages for text in _texts(message)], param="messages")
         prompt = _render(ready, chat, messages, tools=tools)
         first = messages[0]
         is_public = first.role in ("system", "developer") and (own or first.text in self._public)
@@ -132,6 +134,10 @@ def _render(
         thinking=chat.thinking,
         tools=tools,
     )
+
+
+def _texts(message: Message) -> list[str]:
+    return [message.text, *(call.function.arguments for call in message.tool_calls or ())]
 
 
 def _shared(ready: Ready, chat: Chat, system: Message, prompt: str) -> str:

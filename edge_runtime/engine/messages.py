@@ -1,9 +1,9 @@
 """The messages between ``edged`` and its two children, engine and embedder, over a socket pair.
 
 Each frame is a 4-byte big-endian length and a MessagePack body. Down go ``load``, ``submit``, ``score``,
-``attach``, ``detach``, ``shrink``, ``embed``, ``cancel``, ``probe``, ``ping``, ``purge`` and ``stop``; up come ``ready``,
-``token``, ``done``, ``scored``, ``vectors``, ``attached``, ``probed``, ``pong``, ``purged``, ``failed`` and ``stats``.
-What belongs to a request has its id. The types are data: no object crosses a process.
+``attach``, ``detach``, ``shrink``, ``embed``, ``cancel``, ``probe``, ``ping``, ``purge`` and ``stop``; up come
+``ready``, ``token``, ``done``, ``scored``, ``vectors``, ``attached``, ``probed``, ``pong``, ``purged``, ``failed`` and
+``stats``. What belongs to a request has its id. The types are data: no object crosses a process.
 """
 
 from __future__ import annotations

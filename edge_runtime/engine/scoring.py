@@ -76,6 +76,8 @@ class Scoring(Sequence):
                 steps.run(len(marks), sum(len(self.prompt) + self._done for _ in marks))
             except AbortedError:
                 return []  # meant for somebody else's step
+            for place, number in enumerate(self._group):
+                cells.ledger.grow(base + place, sum(number == other for other, _ in marks))
             for row, (number, token) in enumerate(marks):
                 self._sums[number] += float(log_softmax(model.logits(row))[token])
             self._done += most

@@ -129,7 +129,8 @@ class Asker:
     async def _phrase(self, asked: Asked, quote: Quote, writer: Writer) -> AsyncGenerator[Cited, None]:
         """The writer's sentences, as soon as each is whole, and only where the quote supports it.
 
-        The quote is at hand all the while: a writer that is slow, busy, dead or short of context costs the phrasing, not the answer.
+        The quote is at hand all the while: a writer that is slow, busy, dead or too small for it costs the phrasing,
+        not the answer.
         """
         prompt, params = phrase_prompt(asked.text, quote), Params(max_tokens=PHRASE_TOKENS, temperature=0.0)
         buffer, end = "", self._clock() + self._phrase_seconds

@@ -98,6 +98,8 @@ def test_json_that_is_nested_without_end_is_refused(box: Box) -> None:
         ({"n": 9}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"stop": [1]}, "stop[0]"),
+        ({"stop": "x" * 257}, "stop"),
+        ({"stop": ["x", "x" * 257]}, "stop[1]"),
         ({"model": ""}, "model"),
         ({"model": None}, "model"),
         ({"messages": []}, "messages"),

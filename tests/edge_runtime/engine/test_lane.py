@@ -37,7 +37,7 @@ def test_neighbours_that_come_go_and_are_parked_change_no_bit(cramped: Llama, dr
     alone = _ask(driver, prompt, 20)
     driver.submit("d", prompt, 20, deterministic=True, logprobs=1)
     for number in range(3):
-        driver.submit(f"{number}", words(cramped, 70, seed=number), 60, priority="batch")
+        driver.submit(f"{number}", words(cramped, 70, seed=number), 110, priority="batch")
     driver.until(lambda: len(driver.answers["d"].tokens) > 3)
     driver.submit("now", words(cramped, 90, seed=8), 3, priority="realtime")
     driver.until(lambda: len(driver.answers["d"].tokens) > 8)

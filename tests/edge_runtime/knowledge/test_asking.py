@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.engine.messages import Done, Params, Token
-from edge_runtime.errors import EngineError, PermissionDeniedError
+from edge_runtime.errors import ContextLengthError, EdgeError, EngineError, PermissionDeniedError, RequestError
 from edge_runtime.knowledge.answer import DECLINED
 from edge_runtime.knowledge.asking import Asker, Question, Step
 from edge_runtime.knowledge.collections import Reader
@@ -29,10 +29,10 @@ class Dictated:
 
     name = "dictated"
 
-    def __init__(self, said: str, *, reason: str = "stop", dies: bool = False, waits: float = 0.0) -> None:
+    def __init__(self, said: str, *, reason: str = "stop", fails: EdgeError | None = None, waits: float = 0.0) -> None:
         self._said = said
         self._reason = reason
-        self._dies = dies
+        self._fails = fails
         self._waits = waits
         self.prompts: list[Sequence[tuple[str, str]]] = []
 
@@ -43,8 +43,8 @@ class Dictated:
         await asyncio.sleep(self._waits)
         for at, word in enumerate(self._said.split(" ")):
             yield Token(id="t", text=word if at == 0 else f" {word}", tokens=at + 1)
-        if self._dies:
-            raise EngineError("the engine died")
+        if self._fails is not None:
+            raise self._fails
         yield Done(
             id="t",
             reason=self._reason,
@@ -165,8 +165,11 @@ def test_a_sentence_cut_off_by_the_token_limit_is_not_shown(manual: Index, local
     assert whole(ask(manual, local_embedder, GLAND, writer=writer)).route == "knowledge/quotes"
 
 
-def test_a_writer_that_dies_costs_the_phrasing_not_the_answer(manual: Index, local_embedder: LocalEmbedder) -> None:
-    answer = whole(ask(manual, local_embedder, GLAND, writer=Dictated("Well", dies=True)))
+@pytest.mark.parametrize("fails", [EngineError("it died"), ContextLengthError("too long"), RequestError("no template")])
+def test_a_writer_that_fails_costs_the_phrasing_not_the_answer(
+    manual: Index, local_embedder: LocalEmbedder, fails: EdgeError
+) -> None:
+    answer = whole(ask(manual, local_embedder, GLAND, writer=Dictated("Well", fails=fails)))
     assert "25 Nm" in answer.answer
 
 
