@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from edge_runtime.daemon.admission import Limits
 from edge_runtime.daemon.child import Child
-from edge_runtime.daemon.engine import Engine
+from edge_runtime.daemon.engine import LONGEST_TOKEN, Engine
 from edge_runtime.daemon.events import Events
 from edge_runtime.daemon.writer import Writer
 from edge_runtime.engine.messages import Load, Params, Ready, Submit
+from edge_runtime.errors import ContextLengthError, RequestError
 from edge_runtime.openai_protocol import Message
 from models.catalog import Chat
 
@@ -42,6 +43,16 @@ def test_a_declared_system_prompt_is_shared_up_to_its_end(role: str) -> None:
     assert submit.public == f"<|im_start|>system\n{RULES}<|im_end|>\n"
     assert submit.prompt.startswith(submit.public)
     assert (submit.domain, submit.params.stop) == ("uid 7", ["END", "<|im_end|>"])
+
+
+def test_messages_that_fit_no_context_are_refused_before_the_template_reads_them() -> None:
+    half = "word " * (4096 * LONGEST_TOKEN // 10)
+    wrong = "{{ raise_exception('read') }}"
+    with pytest.raises(ContextLengthError, match="more than") as refused:
+        prepared(talk(half, half + "too many"), template=wrong)
+    assert refused.value.param == "messages"
+    with pytest.raises(RequestError, match="read"):
+        prepared(talk(half, ""), template=wrong)
 
 
 def test_any_other_system_prompt_is_its_user_s_own() -> None:

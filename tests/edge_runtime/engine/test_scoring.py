@@ -175,8 +175,8 @@ def test_a_stream_goes_on_between_the_steps_of_a_long_score(spacious: Llama, dri
 
 def test_a_score_that_is_cancelled_between_its_steps_leaves_no_cells(spacious: Llama, drive: Drive) -> None:
     driver = drive(spacious)
-    driver.score("s", words(spacious, 12), [words(spacious, 20, seed=number) for number in range(40)])
-    driver.until(lambda: driver.used > 20)  # the prompt's and a choice's
+    driver.score("s", words(spacious, 12), [words(spacious, 60, seed=number) for number in range(9)])
+    driver.until(lambda: driver.used > 30)  # a part of a long choice too
     driver.generator.cancel("s")
     assert driver.used == 0
     driver.submit("b", words(spacious, 20), 5)

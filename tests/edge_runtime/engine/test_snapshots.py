@@ -161,6 +161,23 @@ def test_the_least_recently_used_go_when_the_limit_is_reached(place: Path) -> No
     tier.close()
 
 
+def test_files_from_a_day_that_is_yet_to_come_are_found_and_make_room_in_their_order(place: Path) -> None:
+    one = len(written(Snapshots(place, IDENTITY, 1).entry([1], 0), BLOB))
+    tier = Snapshots(place, IDENTITY, 3 * one)
+    entries = [keep(tier, number) for number in (1, 2, 3)]
+    tier.close()
+    for age, entry in enumerate(entries):
+        os.utime(place / f"{entry.key}.kv", (2**32 + age, 2**32 + age))
+    later = Snapshots(place, IDENTITY, 3 * one)
+    assert {entry.key for entry in later.index()} == {entry.key for entry in entries}
+    kept = [entries[2].key]
+    for number in (4, 5):
+        kept.append(keep(later, number).key)
+    assert {entry.key for entry in later.index()} == set(kept)
+    assert later.load(kept[0]) == BLOB
+    later.close()
+
+
 def test_a_segment_over_the_limit_is_not_written_and_displaces_none(place: Path) -> None:
     tier = Snapshots(place, IDENTITY, 12_000)
     entry = keep(tier, 1)
