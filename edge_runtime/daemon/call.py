@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from edge_runtime.daemon.pace import Pace
 from edge_runtime.daemon.peers import Action, Peer
 from edge_runtime.daemon.requests import Running
 from edge_runtime.daemon.state import Daemon
@@ -64,6 +65,11 @@ class Call:
     stream: EventStream
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def pace(self) -> Pace:
+        """Of one of its texts."""
+        running = self.running
+        return Pace(self.daemon.metrics, priority=running.priority, route=self.route.kind, arrived=running.started)
 
     @property
     def administers(self) -> bool:

@@ -93,7 +93,7 @@ class Child:
         self._options = options
         self._watchdog = Watchdog(silence_seconds)
         self._cpu = turn or Turn.free()
-        self._starts = 0
+        self.life = 0  # how often it was started
         self._begun: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -106,15 +106,10 @@ class Child:
             name=self.name,
             state=self.state,
             pid=self._process.pid if self._process is not None else None,
-            restarts=max(0, self._starts - 1),
+            restarts=max(0, self.life - 1),
             model=self.loaded.name if self.loaded is not None else None,
             detail=self.detail,
         )
-
-    @property
-    def life(self) -> int:
-        """How often it was started."""
-        return self._starts
 
     @property
     def busy(self) -> bool:
@@ -208,7 +203,7 @@ class Child:
 
     def _spawn(self, load: Load) -> socket.socket:
         """Start the process (posix_spawn: 2 ms) and tell it what to load; our end of the pair."""
-        self._starts += 1
+        self.life += 1
         ours, theirs = socket.socketpair()
         shared = () if self._cpu.descriptor is None else (self._cpu.descriptor,)
         options = [part for number in shared for part in ("--turn", str(number))]
@@ -287,7 +282,7 @@ class Child:
         logs.warn("child.died", child=self.name, model=self.status.model, reason=describe(code))
         self._publish("child.died", reason=describe(code))
         for replies in self._open.values():
-            replies.put_nowait(ChildDiedError(f"the {self.name} process died ({describe(code)})", self._starts))
+            replies.put_nowait(ChildDiedError(f"the {self.name} process died ({describe(code)})", self.life))
         return was_ready
 
     async def _reap(self, patience: float) -> int:

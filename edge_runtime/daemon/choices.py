@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
@@ -25,51 +24,24 @@ class Choices:
 
     def __init__(self, call: Call, engine: Engine, place: Place, submit: Submit, *, count: int) -> None:
         self._call = call
-        self._place = place
-        self._labels = {"class": place.bid.priority, "route": call.route.kind}
         self._streams = [
             engine.generate(_seeded(submit, index), place, on_start=call.running.start) for index in range(count)
         ]
-        self._latest = [call.running.started] * count
-        self._tokens = [0] * count
+        self._paces = [call.pace() for _ in range(count)]
         self._done: list[Done | None] = [None] * count
 
     async def steps(self) -> AsyncGenerator[tuple[int, Step], None]:
         """Each step with the index of its text; :class:`Done` is a text's last. Raises as :meth:`Engine.generate`."""
         async with contextlib.aclosing(_merge(self._streams)) as merged:
             async for index, step in merged:
+                self._paces[index].step(step)
+                self._call.completion_tokens = sum(pace.tokens for pace in self._paces)
                 if isinstance(step, Token):
-                    self._count(index, step)
+                    self._call.running.tokens = self._call.completion_tokens
                 else:
-                    self._finish(index, step)
+                    self._done[index] = step
+                    self._call.prompt_tokens = step.prompt_tokens
                 yield index, step
-
-    def _count(self, index: int, token: Token) -> None:
-        now, latest, before = time.monotonic(), self._latest[index], self._tokens[index]
-        metrics = self._call.daemon.metrics
-        if before == 0:
-            metrics.first_token.observe(now - latest, **self._labels)
-            metrics.recent.first(self._place.bid.priority, now - latest)
-        elif token.tokens > before:
-            each = (now - latest) / (token.tokens - before)
-            metrics.between_tokens.observe(each, **self._labels)
-            metrics.recent.between(self._place.bid.priority, each)
-        metrics.recent.written += max(token.tokens - before, 0)
-        self._latest[index], self._tokens[index] = now, max(token.tokens, before)
-        self._call.running.tokens = self._call.completion_tokens = sum(self._tokens)
-
-    def _finish(self, index: int, done: Done) -> None:
-        self._done[index] = done
-        self._tokens[index] = done.completion_tokens
-        self._call.prompt_tokens = done.prompt_tokens
-        self._call.completion_tokens = sum(self._tokens)
-        metrics = self._call.daemon.metrics
-        if done.cached_tokens:
-            metrics.cached.add(done.cached_tokens, tier=done.tier)
-        metrics.prefilled.add(done.prompt_tokens - done.cached_tokens)
-        if done.drafted:
-            metrics.drafted.add(done.accepted, right="yes")
-            metrics.drafted.add(done.drafted - done.accepted, right="no")
 
     @property
     def finished(self) -> bool:

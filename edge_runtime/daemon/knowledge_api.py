@@ -66,7 +66,7 @@ async def _ask(call: Call, body: protocol.AskRequest) -> Reply:
         mode=body.mode,
         sensitivity=await _sensitivity(call, collection),
         reader=reader_of(call.peer, administers=call.administers),
-        writer=Pen(call.daemon.writer, str(call.peer), call.running.priority, call.administers),
+        writer=Pen(call.daemon.writer, str(call.peer), call.running.priority, call.administers, call.pace()),
     )
     answers.begin(call.id, call.peer)
     call.running.start()

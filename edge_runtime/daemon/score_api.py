@@ -34,6 +34,8 @@ async def score(call: Call, body: engine_protocol.ScoreRequest) -> Reply:
                 scored = await _score_all(call, writer, place, asked, adapter)
     found = scored[0]
     call.prompt_tokens = sum(one.prompt_tokens for one in scored)
+    for one in scored:
+        call.pace().read(one)
     likely = probabilities(
         found.logprobs,
         scored[1].logprobs if prior is not None else None,

@@ -14,6 +14,7 @@ import msgspec
 from edge_runtime.daemon.admission import Bid
 from edge_runtime.daemon.children import FILE_TEMPLATE
 from edge_runtime.daemon.engine import WAIT_SECONDS, Engine, check_size
+from edge_runtime.daemon.pace import Pace
 from edge_runtime.engine.messages import Class, Done, Params, Ready, Submit, Token
 from edge_runtime.engine.templates import render
 from edge_runtime.errors import RequestError
@@ -84,6 +85,7 @@ class Pen:
     user: str
     priority: Class = "interactive"
     privileged: bool = False
+    pace: Pace | None = None
 
     @property
     def name(self) -> str:
@@ -113,6 +115,8 @@ class Pen:
             submit = await self.writer.prepare(plain, order, own=True)
             async with aclosing(self.writer.engine.generate(submit, place)) as tokens:
                 async for step in tokens:
+                    if self.pace is not None:
+                        self.pace.step(step)
                     yield step
 
 

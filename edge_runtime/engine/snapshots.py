@@ -16,6 +16,7 @@ import re
 import stat
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ class Snapshots:
         """
         with contextlib.suppress(OSError):
             self._make_room(0)
-        found: list[tuple[float, Entry]] = []
+        found: list[tuple[tuple[bool, float], Entry]] = []
         for path in self._files():
             with contextlib.suppress(OSError), _opened(path) as descriptor:
                 status = os.fstat(descriptor)
@@ -87,7 +88,7 @@ class Snapshots:
                     case None:
                         self._discard(path)
                     case (Header(identity=self._identity), entry):
-                        found.append((status.st_mtime, entry))
+                        found.append((_use(status), entry))
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
 
     def save(self, entry: Entry, blob: bytes) -> bool:
@@ -208,11 +209,11 @@ class Snapshots:
         """Remove the least recently used until ``size`` more bytes are within the limit; false: they cannot be."""
         if size > self._limit:
             return False
-        held: list[tuple[float, int, Path]] = []
+        held: list[tuple[tuple[bool, float], int, Path]] = []
         for path in self._files():
             with contextlib.suppress(OSError):
                 status = path.lstat()
-                held.append((status.st_mtime, status.st_size, path))
+                held.append((_use(status), status.st_size, path))
         total = sum(count for _, count, _ in held)
         for _, count, path in sorted(held):
             if total + size <= self._limit:
@@ -254,6 +255,11 @@ class Snapshots:
             with contextlib.suppress(OSError), _opened(path) as descriptor:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
+
+
+def _use(status: os.stat_result) -> tuple[bool, float]:
+    """What sorts files by their last use. Those of a clock that ran ahead come first: they would be the last to go."""
+    return status.st_mtime <= time.time(), status.st_mtime
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def test_messages_that_fit_no_context_are_refused_before_the_template_reads_them
     half = "word " * (4096 * LONGEST_TOKEN // 10)
     wrong = "{{ raise_exception('read') }}"
     with pytest.raises(ContextLengthError, match="more than") as refused:
-        prepared(talk(half, half + "too many"), template=wrong)
+        prepared(talk(half, half + "too many words"), template=wrong)
     assert refused.value.param == "messages"
     with pytest.raises(RequestError, match="read"):
         prepared(talk(half, ""), template=wrong)

@@ -170,9 +170,7 @@ def test_files_from_a_day_that_is_yet_to_come_are_found_and_make_room_in_their_o
         os.utime(place / f"{entry.key}.kv", (2**32 + age, 2**32 + age))
     later = Snapshots(place, IDENTITY, 3 * one)
     assert {entry.key for entry in later.index()} == {entry.key for entry in entries}
-    kept = [entries[2].key]
-    for number in (4, 5):
-        kept.append(keep(later, number).key)
+    kept = [entries[2].key, *(keep(later, number).key for number in (4, 5))]
     assert {entry.key for entry in later.index()} == set(kept)
     assert later.load(kept[0]) == BLOB
     later.close()

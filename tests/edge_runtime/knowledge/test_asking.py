@@ -47,13 +47,13 @@ class Dictated:
             raise self._fails
         yield Done(
             id="t",
-            reason=self._reason,
+            reason=self._reason,  # type: ignore[arg-type]
             prompt_tokens=1,
             completion_tokens=1,
             cached_tokens=0,
             prefill_ms=0,
             decode_ms=0,
-        )  # type: ignore[arg-type]
+        )
 
 
 @pytest.fixture(scope="module")
