@@ -6,6 +6,7 @@ It is started as an operator would start it, in a process of its own, and measur
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -129,6 +130,10 @@ class Box:
             sizes[name] = sizes.get(name, 0) + _pss(pid)
         return {**sizes, "total": sum(sizes.values())}
 
+    def held_bytes(self) -> int:
+        """Resident set size (proc(5), statm) of all processes; pages that they share count in each."""
+        return sum(_rss(pid) for pid in self.processes())
+
     def _wait(self, started: float) -> None:
         assert self._daemon is not None
         while time.perf_counter() - started < START_SECONDS:
@@ -168,6 +173,13 @@ def _pss(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def _rss(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _link(source: str, target: str) -> None:

@@ -23,7 +23,8 @@ from models.store import Store
 
 CONTEXT = 8192  # tokens of KV cache, of ours, of the bare loop and of the peers
 HEADROOM = 300 * 2**20  # bytes above idle: the memory bar
-_WATCH_S = 2.0  # a look at the pages of a large model takes a core for 20 ms
+_WATCH_S = 0.5
+_GROWN = 1 << 20  # bytes; counting the pages of a large model takes a core for 20 ms, so it waits until there are more
 _SETTLE_S = 3.0
 
 
@@ -58,30 +59,38 @@ class Outcome:
 
 
 class Memory:
-    """Samples the PSS of all processes of the boxes that are up, from a thread of its own."""
+    """Samples the PSS of all processes of the boxes that are up, from a thread of its own.
+
+    What is resident (RSS) costs next to nothing to read; PSS is taken whenever that has grown.
+    """
 
     def __init__(self) -> None:
         self.highest: dict[str, int] = {}  # of the sample with the highest total
         self.samples = 0
-        self._boxes: list[Box] = []
+        self._boxes: dict[Box, int] = {}  # with the RSS of the latest sample
         self._lock = threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
 
     @contextmanager
     def watching(self, box: Box) -> Iterator[None]:
         with self._lock:
-            self._boxes.append(box)
+            self._boxes[box] = 0
         try:
             yield
         finally:
             with self._lock:
-                self._boxes.remove(box)
+                del self._boxes[box]
 
     def _watch(self) -> None:
         while True:
             time.sleep(_WATCH_S)
             with self._lock:
-                for box in self._boxes:
+                for box, known in self._boxes.items():
+                    held = box.held_bytes()
+                    self._boxes[box] = min(known, held)
+                    if held < known + _GROWN:
+                        continue
+                    self._boxes[box] = held
                     sizes = box.resident_bytes()
                     self.samples += 1
                     if sizes["total"] > self.highest.get("total", 0):

@@ -17,19 +17,18 @@ from typing import Literal
 
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.events import Events
+from edge_runtime.daemon.link import Link
 from edge_runtime.daemon.watchdog import Watchdog
 from edge_runtime.engine.messages import (
     Down,
     Failed,
     FrameError,
-    Frames,
     Load,
     Pong,
     Ready,
     Stats,
     Stop,
     Up,
-    decode_up,
     encode,
 )
 from edge_runtime.errors import EdgeError, EngineError, from_wire
@@ -40,7 +39,6 @@ ChildName = Literal["engine", "embedder"]
 State = Literal["starting", "ready", "failed", "stopped"]
 Replies = asyncio.Queue[Up | EdgeError]
 
-_READ_BYTES = 2**18
 _FIRST_DELAY = 0.2  # seconds before a second start in a row that failed; doubled up to the next
 _LONGEST_DELAY = 10.0
 _RECHECK = 1.0  # seconds between looks for a model that is not there
@@ -52,6 +50,7 @@ _SPIN_ROUNDS = 10_000
 # Bytes from which glibc maps what is allocated, and gives it back when it is freed: by itself it raises this limit
 # with every large block, and prefixes that were let go would stay in the heap.
 _MAPPED = 1 << 20
+_MARK_SECONDS = 0.02  # between notes of our own CPU time; the governor looks every 0.06 s
 _OPENMP = ("OMP_", "GOMP_", "KMP_")
 
 
@@ -93,10 +92,11 @@ class Child:
         self._options = options
         self._watchdog = Watchdog(silence_seconds)
         self._cpu = turn or Turn.free()
+        self._marked = 0.0
         self.life = 0  # how often it was started
         self._begun: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._link: Link | None = None
         self._changed = asyncio.Event()
         self._open: dict[str, Replies] = {}
 
@@ -179,9 +179,9 @@ class Child:
 
     def send(self, message: Down) -> None:
         """Raises EngineError where no child listens."""
-        if self._writer is None or self._writer.is_closing():
+        if self._link is None or not self._link.is_open:
             raise EngineError(f"the {self.name} has just died; try again in some seconds")
-        self._writer.write(encode(message))
+        self._link.send(message)
 
     async def call(self, key: str, message: Down) -> Up:
         """Send one message and wait for its one reply.
@@ -220,31 +220,27 @@ class Child:
             ours.sendall(encode(load))
         return ours
 
-    async def _live(self, link: socket.socket) -> bool:
+    async def _live(self, end: socket.socket) -> bool:
         """One life of the process, from its start to its death; whether it ever was ready."""
         if self.state != "failed":
             self._turn("starting", "")
-        reader, self._writer = await asyncio.open_connection(sock=link)
+        self._link = await Link.open(end, self._receive)
         self._publish("child.started", pid=self.status.pid)
         watch = asyncio.ensure_future(self._watchdog.watch(self))
         try:
-            await self._listen(reader)
+            await self._link.ended
         except (ConnectionError, FrameError) as error:
             logs.warn("child.broken", child=self.name, reason=str(error))
         finally:
             watch.cancel()
         return await self._bury()
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        frames = Frames()
-        while data := await reader.read(_READ_BYTES):
-            for body in frames.feed(data):
-                self._receive(decode_up(body))
-
     def _receive(self, message: Up) -> None:
         self._watchdog.hear()
-        # The engine's governor then takes our own work for ours.
-        self._cpu.mark()
+        if (now := time.monotonic()) - self._marked > _MARK_SECONDS:
+            # The engine's governor then takes our own work for ours.
+            self._marked = now
+            self._cpu.mark()
         match message:
             case Pong():
                 pass
@@ -271,9 +267,9 @@ class Child:
         """After the stream's end: reap the process, and tell whoever waited for it. Whether it ever was ready."""
         was_ready, self.ready = self.ready is not None, None
         self.stats = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
         code = await self._reap(0.5)
         if was_ready:
             self._turn("starting", f"it ended with {describe(code)} and is being started again")
@@ -297,11 +293,10 @@ class Child:
     async def _end(self) -> None:
         """Ask the child to leave, and see to it that it does; one that is still loading does not hear."""
         loading, self.ready = self.ready is None, None
-        if self._writer is not None:
-            with contextlib.suppress(OSError, RuntimeError):
-                self._writer.write(encode(Stop()))
-                self._writer.close()
-            self._writer = None
+        if self._link is not None:
+            self._link.send(Stop())
+            self._link.close()
+            self._link = None
         if loading:
             self.kill()
         await self._reap(_STOP_SECONDS)

@@ -83,9 +83,15 @@ class EventStream:
         await self.start()
         body = data.encode() if isinstance(data, str) else _encode(data)
         head = f"event: {event}\n".encode() if event else b""
+        chunk = head + b"data: " + body + b"\n\n"
+        transport = self._request.transport
+        if transport is not None and transport.get_write_buffer_size() == 0 and len(chunk) < _BUFFER_BYTES:
+            # A client that keeps up takes it at once. A timer for every token would cost as much as the rest of this.
+            await self.response.write(chunk)
+            return
         try:
             async with asyncio.timeout(self._stall):
-                await self.response.write(head + b"data: " + body + b"\n\n")
+                await self.response.write(chunk)
         except TimeoutError:
             raise _cut(self._request, self._stall) from None
 

@@ -45,7 +45,7 @@ class Policy:
 
     def observe(self, now: float, others: float) -> None:
         """``others``: cores that processes outside the box kept busy just now (mean)."""
-        room = max(1, min(self.most, int(self.cores - others + _SLACK)))
+        room = self._room(others)
         sure = room < self.threads and (self._doubted or others - (self.cores - self.threads) > _SURE)
         self._doubted = room < self.threads and not sure
         if sure:
@@ -61,9 +61,21 @@ class Policy:
             if now - self._calm >= self.quiet:
                 self.threads, self._calm, self._rose = room, None, now
 
+    def rest(self, since: float, now: float, others: float) -> None:
+        """Nothing was computed from ``since`` to ``now``, and ``others`` is the mean of that time.
+
+        A quiet pause counts as the quiet while. A busy one takes no thread: who worked then may have gone.
+        """
+        if self._room(others) >= self.threads:
+            self.observe(since, others)
+            self.observe(now, others)
+
     def stumble(self, now: float) -> None:
         """A step was held up by somebody on one of our cores."""
         self._lower(now, max(1, self.threads - 1))
+
+    def _room(self, others: float) -> int:
+        return max(1, min(self.most, int(self.cores - others + _SLACK)))
 
     def _lower(self, now: float, threads: int) -> None:
         if self._rose is not None and now - self._rose < _PROVEN:
@@ -152,9 +164,10 @@ class Governor:
         if before is None:
             return
         span = now - before[0]
-        others = max(0.0, (busy - before[1]) - (ours - before[2])) / span
+        # Ticks that began before this span and ended in it are no neighbour's.
+        others = max(0.0, (busy - before[1]) - (ours - before[2]) - 1 / self._ticks) / span
         if span > _STALE:
-            # It held all the while: a quiet pause counts as the quiet while. What came just now shows soon.
-            self.policy.observe(before[0], others)
+            self.policy.rest(before[0], now, others)
             self._due = now + _SOON
-        self.policy.observe(now, others)
+        else:
+            self.policy.observe(now, others)

@@ -251,6 +251,7 @@ class Llama:
         self.outputs = int(settings.n_outputs_max)
         self.memory = c.llama_get_memory(self._context)
         self.rows = Rows(c, shape.batch)
+        self._views: dict[int, Logits] = {}  # of rows of logits, by address: making one takes as long as an argmax
         self.threads = shape.threads
 
     def warm_up(self) -> None:
@@ -368,7 +369,13 @@ class Llama:
         pointer = self._c.llama_get_logits_ith(self._context, row)
         if not pointer:
             raise EngineError(f"the last step has no logits at row {row}; ask again")
-        return np.ctypeslib.as_array(pointer, (self.width,))
+        address = ctypes.addressof(pointer.contents)
+        if address not in self._views:
+            # llama.cpp keeps one buffer; where it makes a larger one, the old addresses mean nothing any more.
+            if len(self._views) > self.outputs:
+                self._views.clear()
+            self._views[address] = np.ctypeslib.as_array(pointer, (self.width,))
+        return self._views[address]
 
     def forget(self, sequence: int, start: int) -> bool:
         """Drop the cells of ``sequence`` from position ``start`` on (-1: every sequence's); false: it cannot be cut."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,17 @@ Works = Items[tuple[Sequence, int]]  # sequences, and how many of its tokens eac
 _PROBED = (1, 1, 2, 8)  # rows of the first steps, which tell the cost model what this machine is like
 
 
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A step that was made; seconds."""
+
+    threads: int
+    rows: int
+    cells: int
+    wall: float
+    cpu: float
+
+
 class Steps:
     """Runs ``llama_decode``; ``scratch`` is a sequence that holds nothing between two steps."""
 
@@ -29,11 +41,15 @@ class Steps:
         self._turn = turn
         self._scratch = scratch
         self._costs: dict[int, StepCost] = {}  # by number of threads
+        self._seen: _Timed | None = None  # the latest step, which the cost model does not know yet
 
     @property
     def cost(self) -> StepCost:
         """The cost model for the threads that are used now."""
-        threads = self.governor.threads
+        self._learn()
+        return self._cost(self.governor.threads)
+
+    def _cost(self, threads: int) -> StepCost:
         if threads not in self._costs:
             self._costs[threads] = StepCost(next(iter(self._costs.values()), None))
         return self._costs[threads]
@@ -87,6 +103,11 @@ class Steps:
 
     def _fill(self, at: int, tokens: list[int], position: int, sequence: int) -> None:
         rows, end = self.model.rows, at + len(tokens)
+        if len(tokens) == 1:
+            # A stream that writes: a cell costs a tenth of a slice.
+            rows.tokens[at], rows.positions[at] = tokens[0], position
+            rows.sequences[at], rows.wanted[at] = sequence, 0
+            return
         rows.tokens[at:end] = tokens
         rows.positions[at:end] = np.arange(position, position + len(tokens))
         rows.sequences[at:end] = sequence
@@ -98,12 +119,19 @@ class Steps:
         Raises:
             AbortedError, EngineError: as :meth:`Llama.run`.
         """
+        self._learn()
         with self._turn:
             threads = self.governor.before_step(time.monotonic())
             self.model.use_threads(threads)
-            cost = self.cost
             cpu, began = time.process_time(), time.perf_counter()
             self.model.run(count)
             wall = time.perf_counter() - began
-            self.governor.after_step(wall, time.process_time() - cpu, threads)
-        cost.observe(count, cells, wall * 1e3)
+            self._seen = _Timed(threads, count, cells, wall, time.process_time() - cpu)
+
+    def _learn(self) -> None:
+        """What the latest step has shown. Not right after it, when its tokens wait to be sent."""
+        if (seen := self._seen) is None:
+            return
+        self._seen = None
+        self.governor.after_step(seen.wall, seen.cpu, seen.threads)
+        self._cost(seen.threads).observe(seen.rows, seen.cells, seen.wall * 1e3)

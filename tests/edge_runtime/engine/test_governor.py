@@ -116,9 +116,7 @@ def test_an_older_or_shorter_table_is_read_as_far_as_it_goes(stat: bytes) -> Non
 
 def test_a_quiet_pause_between_requests_gives_the_threads_back_at_once() -> None:
     policy = Policy(most=2, cores=2, threads=1)
-    policy.observe(10.0, 0.1)
-    assert policy.threads == 1
-    policy.observe(15.0, 0.1)
+    policy.rest(10.0, 15.0, 0.1)
     assert policy.threads == 2
 
 
@@ -142,6 +140,27 @@ def test_real_neighbours_take_threads_and_our_own_work_takes_none() -> None:
             one.kill()
             one.wait()
     governor.close()
+
+
+def test_somebody_who_worked_between_two_requests_and_has_gone_takes_no_thread() -> None:
+    cores = len(os.sched_getaffinity(0))
+    governor = Governor(cores)
+    list(looks(governor, 0.5))
+    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    time.sleep(1.5)
+    for one in neighbours:
+        one.kill()
+        one.wait()
+    try:
+        assert governor.before_step(time.monotonic()) == cores
+    finally:
+        governor.close()
+
+
+def test_a_busy_pause_gives_no_thread_back() -> None:
+    policy = Policy(most=2, cores=2, threads=1)
+    policy.rest(10.0, 15.0, 1.8)
+    assert policy.threads == 1
 
 
 def test_three_steps_in_a_row_that_were_held_up_take_a_thread_and_short_or_single_ones_say_nothing() -> None:
