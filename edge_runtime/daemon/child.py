@@ -18,6 +18,7 @@ from typing import Literal
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.events import Events
 from edge_runtime.daemon.link import Link
+from edge_runtime.daemon.replies import Replies
 from edge_runtime.daemon.watchdog import Watchdog
 from edge_runtime.engine.messages import (
     Down,
@@ -37,7 +38,6 @@ from edge_runtime.turn import Turn
 
 ChildName = Literal["engine", "embedder"]
 State = Literal["starting", "ready", "failed", "stopped"]
-Replies = asyncio.Queue[Up | EdgeError]
 
 _FIRST_DELAY = 0.2  # seconds before a second start in a row that failed; doubled up to the next
 _LONGEST_DELAY = 10.0
@@ -169,9 +169,8 @@ class Child:
 
     @contextlib.asynccontextmanager
     async def exchange(self, key: str) -> AsyncIterator[Replies]:
-        """The replies that carry ``key``; an :class:`EdgeError` in the queue is the last."""
-        replies: Replies = asyncio.Queue()
-        self._open[key] = replies
+        """The replies that carry ``key``; an :class:`EdgeError` among them is the last."""
+        self._open[key] = replies = Replies()
         try:
             yield replies
         finally:
@@ -261,7 +260,7 @@ class Child:
     def _hand(self, key: str, reply: Up | EdgeError) -> None:
         # A reply to a request that has been given up is nobody's.
         if (replies := self._open.get(key)) is not None:
-            replies.put_nowait(reply)
+            replies.put(reply)
 
     async def _bury(self) -> bool:
         """After the stream's end: reap the process, and tell whoever waited for it. Whether it ever was ready."""
@@ -278,7 +277,7 @@ class Child:
         logs.warn("child.died", child=self.name, model=self.status.model, reason=describe(code))
         self._publish("child.died", reason=describe(code))
         for replies in self._open.values():
-            replies.put_nowait(ChildDiedError(f"the {self.name} process died ({describe(code)})", self.life))
+            replies.put(ChildDiedError(f"the {self.name} process died ({describe(code)})", self.life))
         return was_ready
 
     async def _reap(self, patience: float) -> int:

@@ -32,16 +32,27 @@ class Choices:
 
     async def steps(self) -> AsyncGenerator[tuple[int, Step], None]:
         """Each step with the index of its text; :class:`Done` is a text's last. Raises as :meth:`Engine.generate`."""
+        if len(self._streams) == 1:
+            async with contextlib.aclosing(self._streams[0]) as only:
+                async for step in only:
+                    self._count(0, step)
+                    yield 0, step
+            return
         async with contextlib.aclosing(_merge(self._streams)) as merged:
             async for index, step in merged:
-                self._paces[index].step(step)
-                self._call.completion_tokens = sum(pace.tokens for pace in self._paces)
-                if isinstance(step, Token):
-                    self._call.running.tokens = self._call.completion_tokens
-                else:
-                    self._done[index] = step
-                    self._call.prompt_tokens = step.prompt_tokens
+                self._count(index, step)
                 yield index, step
+
+    def _count(self, index: int, step: Step) -> None:
+        pace, call = self._paces[index], self._call
+        before = pace.tokens
+        pace.step(step)
+        call.completion_tokens += pace.tokens - before
+        if isinstance(step, Token):
+            call.running.tokens = call.completion_tokens
+        else:
+            self._done[index] = step
+            call.prompt_tokens = step.prompt_tokens
 
     @property
     def finished(self) -> bool:
@@ -90,11 +101,6 @@ def _seeded(submit: Submit, index: int) -> Submit:
 
 async def _merge(streams: Sequence[Steps]) -> AsyncGenerator[tuple[int, Step], None]:
     """The steps of all streams as they come. The first one that fails fails the rest."""
-    if len(streams) == 1:
-        async with contextlib.aclosing(streams[0]) as only:
-            async for step in only:
-                yield 0, step
-        return
     steps: asyncio.Queue[tuple[int, Step | asyncio.Task[None]]] = asyncio.Queue(maxsize=len(streams))
 
     async def pump(index: int, stream: Steps) -> None:

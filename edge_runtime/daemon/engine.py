@@ -15,7 +15,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 import msgspec
 
 from edge_runtime.daemon.admission import Admission, Bid, Limits, Place
-from edge_runtime.daemon.child import Child, ChildDiedError, Replies
+from edge_runtime.daemon.child import Child, ChildDiedError
+from edge_runtime.daemon.replies import Replies
 from edge_runtime.daemon.suspects import Suspects, Trial
 from edge_runtime.engine.messages import (
     Cancel,
@@ -179,7 +180,7 @@ class Engine:
                         raise _odd(other)
 
     @contextlib.asynccontextmanager
-    async def _exchange(self, request: Submit | Score, trial: Trial) -> AsyncIterator[_Talk]:
+    async def _exchange(self, request: Submit | Score, trial: Trial) -> AsyncIterator[Replies]:
         """Send ``request``, under a new id, to a child that is ready; what has no end at the block's is cancelled.
 
         What saw one die waits on for the next, also where a start fails.
@@ -191,12 +192,11 @@ class Engine:
         leased = self.lease(request.adapter) if request.adapter and self.lease else contextlib.nullcontext()
         key = uuid.uuid4().hex
         async with leased, self.child.exchange(key) as replies:
-            talk = _Talk(replies)
             self._send(msgspec.structs.replace(request, id=key))
             try:
-                yield talk
+                yield replies
             finally:
-                if not talk.ended:
+                if not replies.ended:
                     self._send(Cancel(id=key))
 
     def _send(self, message: Down) -> None:
@@ -228,19 +228,6 @@ def check_size(ready: Ready, texts: Iterable[str], *, param: str) -> None:
             f"the {param} has {size} bytes, and no {ready.context} tokens of context hold more than {most}; send less",
             param=param,
         )
-
-
-class _Talk:
-    """The replies to one request; ``ended`` once its last one was read."""
-
-    def __init__(self, replies: Replies) -> None:
-        self.ended = False
-        self._replies = replies
-
-    async def get(self) -> Up | EdgeError:
-        reply = await self._replies.get()
-        self.ended = isinstance(reply, Done | Scored | EdgeError)
-        return reply
 
 
 def _given_up(death: ChildDiedError) -> EngineError:

@@ -59,9 +59,16 @@ class Gauge:
 
 
 @dataclass(slots=True)
-class _Spread:
+class Series:
+    """The observations of a histogram under one set of labels."""
+
+    bounds: tuple[float, ...]
     counts: list[int]
     total: float = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.total += value
 
 
 @dataclass(slots=True)
@@ -69,23 +76,27 @@ class Histogram:
     name: str
     help: str
     bounds: tuple[float, ...] = _SECONDS
-    spreads: dict[Labels, _Spread] = field(default_factory=dict)
+    every: dict[Labels, Series] = field(default_factory=dict)
+
+    def series(self, **labels: str) -> Series:
+        """For who observes often under the same labels."""
+        key = tuple(sorted(labels.items()))
+        if key not in self.every:
+            self.every[key] = Series(self.bounds, [0] * (len(self.bounds) + 1))
+        return self.every[key]
 
     def observe(self, value: float, /, **labels: str) -> None:
-        key = tuple(sorted(labels.items()))
-        spread = self.spreads.setdefault(key, _Spread([0] * (len(self.bounds) + 1)))
-        spread.counts[bisect.bisect_left(self.bounds, value)] += 1
-        spread.total += value
+        self.series(**labels).observe(value)
 
     def lines(self) -> list[str]:
         out = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} histogram"]
-        for key, spread in sorted(self.spreads.items()):
+        for key, series in sorted(self.every.items()):
             running = 0
-            for bound, count in zip((*self.bounds, float("inf")), spread.counts, strict=True):
+            for bound, count in zip((*self.bounds, float("inf")), series.counts, strict=True):
                 running += count
                 edge = "+Inf" if bound == float("inf") else _number(bound)
                 out.append(f"{self.name}_bucket{_labels((*key, ('le', edge)))} {running}")
-            out.append(f"{self.name}_sum{_labels(key)} {_number(spread.total)}")
+            out.append(f"{self.name}_sum{_labels(key)} {_number(series.total)}")
             out.append(f"{self.name}_count{_labels(key)} {running}")
         return out
 
@@ -98,11 +109,13 @@ class Recent:
         self._first: dict[str, deque[float]] = {}
         self._between: dict[str, deque[float]] = {}
 
-    def first(self, priority: str, seconds: float) -> None:
-        self._first.setdefault(priority, deque(maxlen=_RECENT)).append(seconds)
+    def first(self, priority: str) -> deque[float]:
+        """Seconds to first tokens, to be added to."""
+        return self._first.setdefault(priority, deque(maxlen=_RECENT))
 
-    def between(self, priority: str, seconds: float) -> None:
-        self._between.setdefault(priority, deque(maxlen=_RECENT)).append(seconds)
+    def between(self, priority: str) -> deque[float]:
+        """Seconds between tokens, to be added to."""
+        return self._between.setdefault(priority, deque(maxlen=_RECENT))
 
     def latency(self) -> dict[str, Latency]:
         return {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
-from edge_runtime.daemon.metrics import Metrics
+from edge_runtime.daemon.metrics import Metrics, Series
 from edge_runtime.engine.messages import Class, Done, Scored, Token
 
 
@@ -17,6 +18,8 @@ class Pace:
         self._priority = priority
         self._labels = {"class": priority, "route": route}
         self._latest = arrived
+        self._series: Series  # from the first token on, like the next
+        self._between: deque[float]
 
     def step(self, step: Token | Done) -> None:
         if isinstance(step, Token):
@@ -35,13 +38,18 @@ class Pace:
         self._metrics.prefilled.add(done.prompt_tokens - done.cached_tokens)
 
     def _write(self, token: Token) -> None:
-        now, metrics = time.monotonic(), self._metrics
+        now, metrics, fresh = time.monotonic(), self._metrics, token.tokens - self.tokens
         if self.tokens == 0:
             metrics.first_token.observe(now - self._latest, **self._labels)
-            metrics.recent.first(self._priority, now - self._latest)
-        elif token.tokens > self.tokens:
-            each = (now - self._latest) / (token.tokens - self.tokens)
-            metrics.between_tokens.observe(each, **self._labels)
-            metrics.recent.between(self._priority, each)
-        metrics.recent.written += max(token.tokens - self.tokens, 0)
-        self._latest, self.tokens = now, max(token.tokens, self.tokens)
+            metrics.recent.first(self._priority).append(now - self._latest)
+            # Kept for the tokens to come: looking them up by their labels would take longer than the rest.
+            self._series = metrics.between_tokens.series(**self._labels)
+            self._between = metrics.recent.between(self._priority)
+        elif fresh > 0:
+            each = (now - self._latest) / fresh
+            self._series.observe(each)
+            self._between.append(each)
+        if fresh > 0:
+            metrics.recent.written += fresh
+            self.tokens = token.tokens
+        self._latest = now
