@@ -93,6 +93,7 @@ class StreamOptions(Wire, frozen=True, kw_only=True):
     include_usage: bool | None = None
 
 
+MOST = 2**31 - 1  # of counts: what llama.cpp's integers hold
 StopText = Annotated[str, Meta(max_length=256)]
 
 
@@ -100,10 +101,10 @@ class Sampling(Wire, frozen=True, kw_only=True):
     """The fields that chat and plain completions share."""
 
     model: Annotated[str, Meta(min_length=1)]
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=MOST)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: int | None = None
     stop: StopText | Annotated[list[StopText], Meta(max_length=16)] | None = None
@@ -124,7 +125,7 @@ class Sampling(Wire, frozen=True, kw_only=True):
 
 class ChatRequest(Sampling, frozen=True, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)]
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=MOST)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: Annotated[list[Tool], Meta(max_length=64)] | None = None

@@ -44,7 +44,7 @@ class Urgency(Own, frozen=True, kw_only=True):
         Priority, Meta(description="Who goes first, and whom a full queue still takes: batch is parked for the others.")
     ] = "interactive"
     deadline_ms: Annotated[
-        Annotated[int, Meta(gt=0)] | None,
+        Annotated[int, Meta(gt=0, le=2**31 - 1)] | None,
         Meta(
             description="Milliseconds from the request's arrival; then 504 deadline_exceeded. Refused at once where it "
             "cannot be met."

@@ -21,6 +21,8 @@ SAFETY = 1.5  # a deadline is refused only where the estimate passes it by so mu
 UNKNOWN_SECONDS = 2  # what a refused client is told while nothing is known of the engine's speed
 LONGEST_SECONDS = 120
 _TELLING_BYTES = 400
+_LEARN_FRESH = 0.5  # what a conversation has in the cache changes with its second turn
+_USERS = 256  # that are remembered
 _LEARN = 0.1  # the weight of the latest request in a running mean
 _RANK = {name: rank for rank, name in enumerate(CLASSES)}
 
@@ -53,7 +55,8 @@ class Bid:
     prompt_bytes: int = 0
     tokens: int = 1  # at most
     whole: bool = False  # no end token ends it: all of ``tokens`` are written
-    deadline_ms: int | None = None  # from now
+    deadline_ms: int | None = None  # from the request's arrival
+    spent_ms: float = 0.0  # since then, as on loading its model
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,7 +64,7 @@ class Place:
     """A bid that was admitted, and how far it is. ``written`` counts the tokens of all its texts."""
 
     bid: Bid
-    prompt_tokens: int
+    prompt_tokens: int  # that will have to be read, as far as anybody can tell
     expected: int  # tokens of each text
     begun: bool = False
     written: int = 0
@@ -89,6 +92,7 @@ class Admission:
     length: float = 0.0  # tokens of a text that ended by itself, a running mean; 0: none has yet
     closed: str = ""  # why nobody is let in, with what to do about it
     _present: int = 0
+    _fresh: dict[str, float] = field(default_factory=dict)  # by user: the share of prompts that no cache held
 
     def enter(self, bid: Bid, *, stats: Stats | None) -> Place:
         """A place for ``bid``, to be given back with :meth:`leave`.
@@ -129,8 +133,12 @@ class Admission:
         place.begun = True
         place.written = max(place.written, written)
 
-    def learn(self, place: Place, *, prompt_tokens: int, completion_tokens: int, stopped: bool) -> None:
+    def learn(
+        self, place: Place, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int, stopped: bool
+    ) -> None:
         """What one text of ``place`` came to: corrects the estimates of those to come."""
+        if prompt_tokens:
+            self._note_fresh(place.bid.user, 1 - cached_tokens / prompt_tokens)
         # A short prompt is mostly its template, and would tell nothing of a long one.
         if prompt_tokens and place.bid.prompt_bytes >= _TELLING_BYTES:
             ratio = place.bid.prompt_bytes / prompt_tokens
@@ -139,6 +147,12 @@ class Admission:
             self.length = (
                 completion_tokens if not self.length else self.length + _LEARN * (completion_tokens - self.length)
             )
+
+    def _note_fresh(self, user: str, share: float) -> None:
+        before = self._fresh.pop(user, share)
+        self._fresh[user] = before + _LEARN_FRESH * (share - before)
+        if len(self._fresh) > _USERS:
+            del self._fresh[next(iter(self._fresh))]
 
     def waiting(self) -> dict[Class, int]:
         """Admitted texts by class that have no token yet."""
@@ -164,12 +178,13 @@ class Admission:
 
     def _place(self, bid: Bid) -> Place:
         expected = bid.tokens if bid.whole else min(bid.tokens, max(round(self.length), 1))
-        return Place(bid=bid, prompt_tokens=round(bid.prompt_bytes / self.bytes_per_token), expected=expected)
+        tokens = bid.prompt_bytes / self.bytes_per_token * self._fresh.get(bid.user, 1.0)
+        return Place(bid=bid, prompt_tokens=round(tokens), expected=expected)
 
     def _check_deadline(self, place: Place, deadline_ms: int, stats: Stats | None) -> None:
         if stats is None or not stats.step_ms:
             return
-        expected = self._estimate(place, stats).last_ms
+        expected = place.bid.spent_ms + self._estimate(place, stats).last_ms
         if expected > SAFETY * deadline_ms:
             raise DeadlineError(
                 f"this would take about {expected / 1000:.1f} s, and {deadline_ms / 1000:g} s are allowed; "

@@ -39,7 +39,7 @@ from edge_runtime.errors import ContextLengthError, EdgeError, EngineError
 WAIT_SECONDS = 60.0  # a request waits so long for a child that is starting
 DEATHS = 2  # of the engine, after which a request is taken for their cause
 PROBE_SECONDS = 60.0
-LONGEST_TOKEN = 128  # bytes of text on average that no vocabulary puts into a token
+LONGEST_TOKEN = 32  # bytes on average: only text of blanks and the like has tokens that long
 
 
 class Engine:
@@ -132,6 +132,7 @@ class Engine:
         self.admission.learn(
             place,
             prompt_tokens=done.prompt_tokens,
+            cached_tokens=done.cached_tokens,
             completion_tokens=done.completion_tokens,
             stopped=done.reason == "stop",
         )
@@ -225,7 +226,8 @@ def check_size(ready: Ready, texts: Iterable[str], *, param: str) -> None:
     size, most = sum(len(text.encode("utf-8", "replace")) for text in texts), ready.context * LONGEST_TOKEN
     if size > most:
         raise ContextLengthError(
-            f"the {param} has {size} bytes, and no {ready.context} tokens of context hold more than {most}; send less",
+            f"the {param} has {size} bytes, and at most {most} are read into {ready.context} tokens of context; "
+            "send less",
             param=param,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from edge_runtime import openai_protocol
 from edge_runtime.engine.messages import Params, Token, TopToken
 from edge_runtime.errors import RequestError
 
+_NUMBER = re.compile("[0-9]{1,9}")
 TEMPERATURE = 0.7  # where a request names none: OpenAI's 1.0 is too much for models this small
 
 
@@ -53,10 +55,9 @@ def sampling(body: openai_protocol.Sampling, *, limit: int, logprobs: int | None
 
 
 def _biases(given: dict[str, float]) -> dict[int, float]:
-    try:
-        return {int(key): value for key, value in given.items()}
-    except ValueError:
-        raise RequestError("logit_bias: each key must be a token's number", param="logit_bias") from None
+    if not all(map(_NUMBER.fullmatch, given)):
+        raise RequestError("logit_bias: each key must be a token's number", param="logit_bias")
+    return {int(key): value for key, value in given.items()}
 
 
 def token_logprob(token: Token) -> openai_protocol.TokenLogprob:

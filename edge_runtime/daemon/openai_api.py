@@ -68,6 +68,7 @@ async def _admitted(
         tokens=limit,
         whole=bool(body.ignore_eos),
         deadline_ms=edge.deadline_ms,
+        spent_ms=call.running.age * 1000,
     )
     submit = Submit(
         id="",

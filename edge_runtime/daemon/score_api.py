@@ -21,14 +21,15 @@ async def score(call: Call, body: engine_protocol.ScoreRequest) -> Reply:
     edge = body.edge or protocol.Urgency()
     call.running.priority = edge.priority
     asked = [body] if prior is None else [body, prior]
-    bid = Bid(
-        user=str(call.peer),
-        priority=edge.priority,
-        privileged=call.administers,
-        prompt_bytes=sum(_size(one) for one in asked),
-        deadline_ms=edge.deadline_ms,
-    )
     async with use_writer(call, model, edge.deadline_ms) as writer:
+        bid = Bid(
+            user=str(call.peer),
+            priority=edge.priority,
+            privileged=call.administers,
+            prompt_bytes=sum(_size(one) for one in asked),
+            deadline_ms=edge.deadline_ms,
+            spent_ms=call.running.age * 1000,
+        )
         with writer.engine.admit(bid) as place:
             async with within(edge.deadline_ms, spent=call.running.age):
                 scored = await _score_all(call, writer, place, asked, adapter)
@@ -71,7 +72,7 @@ async def _score_all(
 
 
 async def _order(call: Call, writer: Writer, request: engine_protocol.ScoreRequest, adapter: str) -> Score:
-    submit = Submit(id="", prompt=request.prompt or "", params=Params(ignore_eos=True))
+    submit = Submit(id="", prompt=request.prompt or "", params=Params(ignore_eos=True), domain=str(call.peer))
     if request.messages is not None:
         messages = [Message(role=one.role, content=one.content) for one in request.messages]
         submit = await writer.prepare(messages, submit)

@@ -99,13 +99,40 @@ def test_a_text_that_may_end_by_itself_is_not_refused_for_its_limit() -> None:
     door = Admission(LIMITS)
     assert enter(door, tokens=100_000, deadline_ms=1000)
     place = enter(door)
-    door.learn(place, prompt_tokens=0, completion_tokens=90, stopped=True)
+    door.learn(place, prompt_tokens=0, cached_tokens=0, completion_tokens=90, stopped=True)
     with pytest.raises(DeadlineError):
         enter(door, tokens=100_000, deadline_ms=1000)
 
 
 def test_an_engine_that_has_told_nothing_refuses_no_deadline() -> None:
     assert enter(Admission(LIMITS), stats=None, tokens=10_000, whole=True, deadline_ms=1)
+
+
+def test_a_deadline_counts_what_the_cache_spared_this_user_before_and_nobody_else() -> None:
+    door = Admission(LIMITS)
+    late: dict[str, object] = {"prompt_bytes": 40_000, "tokens": 1, "whole": True, "deadline_ms": 2000}
+    place = enter(door, user="ana", prompt_bytes=40_000)
+    door.learn(place, prompt_tokens=10_000, cached_tokens=9_990, completion_tokens=1, stopped=False)
+    door.leave(place)
+    door.leave(enter(door, "ana", STATS, **late))
+    with pytest.raises(DeadlineError):
+        enter(door, "ben", STATS, **late)
+
+
+def test_time_that_a_request_has_spent_counts_against_its_deadline() -> None:
+    door = Admission(LIMITS)
+    door.leave(enter(door, tokens=10, whole=True, deadline_ms=2000))
+    with pytest.raises(DeadlineError):
+        enter(door, tokens=10, whole=True, deadline_ms=2000, spent_ms=8000.0)
+
+
+def test_users_without_end_are_not_all_remembered() -> None:
+    door = Admission(LIMITS)
+    for number in range(2000):
+        place = enter(door, user=f"uid {number}")
+        door.learn(place, prompt_tokens=10, cached_tokens=9, completion_tokens=1, stopped=False)
+        door.leave(place)
+    assert len(door._fresh) < 500
 
 
 def test_those_below_are_not_waited_for_and_those_before_are() -> None:
@@ -121,10 +148,10 @@ def test_finished_requests_correct_how_many_bytes_a_token_has() -> None:
     door = Admission(LIMITS)
     for _ in range(60):
         place = enter(door, prompt_bytes=1000)
-        door.learn(place, prompt_tokens=500, completion_tokens=1, stopped=False)
+        door.learn(place, prompt_tokens=500, cached_tokens=0, completion_tokens=1, stopped=False)
         door.leave(place)
     assert door.bytes_per_token == pytest.approx(2.0, rel=0.01)
-    door.learn(enter(door, prompt_bytes=2), prompt_tokens=30, completion_tokens=1, stopped=False)
+    door.learn(enter(door, prompt_bytes=2), prompt_tokens=30, cached_tokens=0, completion_tokens=1, stopped=False)
     assert door.bytes_per_token == pytest.approx(2.0, rel=0.01)
 
 

@@ -45,7 +45,7 @@ async def written(engine: Engine, prompt: str, begun: asyncio.Event | None = Non
     """Tokens of the text after ``prompt``."""
     count = 0
     with engine.admit(Bid(user="u", priority="interactive")) as place:
-        async for step in engine.generate(Submit(id="", prompt=prompt), place):
+        async for step in engine.generate(Submit(id="", domain="uid:1", prompt=prompt), place):
             count += isinstance(step, Token)
             if begun is not None:
                 begun.set()
@@ -106,13 +106,13 @@ def test_a_prompt_that_fits_no_context_is_refused_before_the_engine_hears_of_it(
             most = CONTEXT * LONGEST_TOKEN
             assert await written(box, "x" * most) == 1
             for long in ("x" * (most + 1), "é" * (most // 2 + 1)):
-                with pytest.raises(ContextLengthError, match=f"more than {most}") as refused:
+                with pytest.raises(ContextLengthError, match=f"at most {most}") as refused:
                     await written(box, long)
                 assert (refused.value.status, refused.value.param) == (400, "prompt")
             with (
                 box.admit(Bid(user="u", priority="interactive")) as place,
                 pytest.raises(ContextLengthError),
             ):
-                await box.score(Score(id="", prompt="x" * most, choices=["", "y"]), place)
+                await box.score(Score(id="", domain="uid:1", prompt="x" * most, choices=["", "y"]), place)
 
     asyncio.run(run())

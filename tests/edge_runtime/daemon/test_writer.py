@@ -48,7 +48,7 @@ def test_a_declared_system_prompt_is_shared_up_to_its_end(role: str) -> None:
 def test_messages_that_fit_no_context_are_refused_before_the_template_reads_them() -> None:
     half = "word " * (4096 * LONGEST_TOKEN // 10)
     wrong = "{{ raise_exception('read') }}"
-    with pytest.raises(ContextLengthError, match="more than") as refused:
+    with pytest.raises(ContextLengthError, match="at most") as refused:
         prepared(talk(half, half + "too many words"), template=wrong)
     assert refused.value.param == "messages"
     with pytest.raises(RequestError, match="read"):
