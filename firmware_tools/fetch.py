@@ -33,7 +33,7 @@ class Fetch:
         Raises:
             UnknownModelError: the catalogue has no such model.
             FetchError: a file cannot be had from any source; the message says what each one answered.
-            QuotaError, StoreError: it does not fit, or the disk refused.
+            StoreError: it does not fit, or the disk refused.
         """
         entry = self._store.entry(name)
         try:

@@ -36,7 +36,7 @@ class Downloads:
 
         Raises:
             SourceError: the hub cannot be reached, has no such file, wants a licence accepted, or sent something else.
-            QuotaError, StoreError: the file does not fit.
+            StoreError: the file does not fit.
         """
         if self._unreachable is not None:
             raise SourceError(self._unreachable)

@@ -21,7 +21,7 @@ from models.errors import CatalogError, UnknownModelError
 Kind = Literal["writer", "embedder", "reranker"]
 Role = Literal["weights", "tokenizer"]
 _DIRECTORY = Path(__file__).parent / "catalog"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # no path: the store makes file names of it
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -167,7 +167,7 @@ def parse(text: str, origin: str = "entry") -> Entry:
 
 
 def _problems(entry: Entry) -> Iterable[str]:
-    if not _NAME.fullmatch(entry.name):
+    if not NAME.fullmatch(entry.name):
         yield f"name {entry.name!r} must be lower-case letters, digits, '.', '_' and '-'"
     roles = [file.role for file in entry.files]
     if "weights" not in roles or len(set(roles)) != len(roles):
@@ -219,7 +219,7 @@ def find(name: str, own: Path | None = None) -> Entry:
         UnknownModelError: there is none; the message names the nearest ones.
         CatalogError: it is wrong.
     """
-    if _NAME.fullmatch(name):
+    if NAME.fullmatch(name):
         # Its file alone: another entry that is wrong is no reason to do without this one.
         for directory in (own, _DIRECTORY):
             if directory is not None and (path := directory / f"{name}.toml").is_file():

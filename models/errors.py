@@ -5,8 +5,7 @@
     ├── UnknownModelError  no such name in the catalogue
     ├── NotInstalledError  in the catalogue, but its files are not here
     ├── DamagedFileError   a file is missing, or its bytes are not those that its digest names
-    ├── QuotaError         the store would grow past its quota
-    └── StoreError         the disk refused: full, read-only, not permitted
+    └── StoreError         the store would grow past its quota, or the disk refused: full, read-only, not permitted
 
 A message says what happened and, after it, what to do about it.
 """
@@ -31,10 +30,6 @@ class NotInstalledError(ModelError):
 
 
 class DamagedFileError(ModelError):
-    pass
-
-
-class QuotaError(ModelError):
     pass
 
 

@@ -59,7 +59,7 @@ class Partial:
         """Set down what the whole will be, having asked whether it fits.
 
         Raises:
-            QuotaError, StoreError: it does not.
+            StoreError: it does not.
         """
         if state.total is not None:
             self._room(state.total, max(self.size, self.state.total or 0), what)

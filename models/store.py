@@ -24,7 +24,7 @@ from typing import Any
 from models import catalog, records
 from models.blobs import Blobs, digest, size_of
 from models.catalog import Entry, File, Role, Source
-from models.errors import DamagedFileError, NotInstalledError, QuotaError, StoreError
+from models.errors import DamagedFileError, NotInstalledError, StoreError
 from models.partial import Partial, gathering, held_bytes
 from models.records import Finding, Held, Installed, Manifest, Tuned, megabytes
 
@@ -155,8 +155,7 @@ class Store:
 
         Raises:
             NotInstalledError: the writer itself is not here.
-            QuotaError: it does not fit.
-            StoreError: the disk refused.
+            StoreError: it does not fit, or the disk refused.
         """
         source = self._manifest(name).files["weights"].sha256
         size = path.stat().st_size
@@ -222,8 +221,8 @@ class Store:
         """
         before = self.used_bytes()
         with self._locked():
-            known = (self.root / "installed" / f"{name}.json").exists()
-            if not known and not (self.root / "partial" / name).exists():
+            known = (self.root / "installed" / f"{name}.json").exists() or (self.root / "partial" / name).exists()
+            if not catalog.NAME.fullmatch(name) or not known:
                 raise NotInstalledError(f"{name} is not installed; `edge model list` shows what is")
             for folder in ("installed", "tuned"):
                 (self.root / folder / f"{name}.json").unlink(missing_ok=True)
@@ -232,7 +231,8 @@ class Store:
         return before - self.used_bytes()
 
     def _manifest(self, name: str) -> Manifest:
-        manifest = records.read(self.root / "installed" / f"{name}.json", Manifest)
+        path = self.root / "installed" / f"{name}.json"
+        manifest = records.read(path, Manifest) if catalog.NAME.fullmatch(name) else None
         if manifest is None:
             raise NotInstalledError(f"{name} is not installed; `edge model pull {name}` fetches it")
         return manifest
@@ -252,7 +252,7 @@ class Store:
         """Refuse ``size`` bytes, of which ``held`` are here already, where quota or disk have no room for the rest."""
         used = self.used_bytes() - held
         if used + size > self.quota_bytes:
-            raise QuotaError(
+            raise StoreError(
                 f"{what} needs {megabytes(size)}, and the model store holds {megabytes(used)} of the "
                 f"{megabytes(self.quota_bytes)} it may: `edge model remove NAME` frees some, "
                 f"models.quota_bytes in edge.toml allows more"

@@ -10,10 +10,10 @@ from edge_runtime import config
 from edge_runtime.cli.documents import confirm
 from edge_runtime.cli.output import clean_line, put, put_json, say, size, table
 from edge_runtime.client import connect_sync
-from edge_runtime.errors import RequestError, TooLargeError
+from edge_runtime.errors import NotFoundError, RequestError, TooLargeError
 from edge_runtime.paths import Paths
 
-_BASE64 = (4, 3)  # characters for bytes
+_NAMES = 4096  # bytes of a body that are not the file
 
 
 @click.group(short_help="List, add and remove LoRA adapters of the writer.")
@@ -40,7 +40,8 @@ def add(*, file: Path, name: str, base: str | None, as_json: bool) -> None:
       edge adapter add pumps.gguf --name pumps
     """
     here = Paths.from_environment()
-    limit = config.load(here.config).server.body_bytes * _BASE64[1] // _BASE64[0] - 4096
+    # It travels in base64: four characters for three bytes.
+    limit = (config.load(here.config).server.body_bytes - _NAMES) // 4 * 3
     try:
         length = file.stat().st_size
         if length > limit:
@@ -86,16 +87,22 @@ def list_adapters(*, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="What was removed, as JSON.")
 def rm(*, names: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Remove adapters by name. Texts that are being written with one go on to their end.
+    """Remove adapters by name; none of them, where one is not there. Texts that are being written with one go on to
+    their end.
 
     \b
     Example:
       edge adapter rm pumps
     """
-    if not yes:
-        confirm(f"remove {', '.join(clean_line(name) for name in names)}?")
+    wanted = list(dict.fromkeys(names))
     with connect_sync(Paths.from_environment().socket) as box:
-        removed = [box.remove_adapter(name) for name in names]
+        known = {one.name for one in box.adapters().adapters}
+        for name in wanted:
+            if name not in known:
+                raise NotFoundError(f"no adapter is called {name}; see which are there: edge adapter list")
+        if not yes:
+            confirm(f"remove {', '.join(wanted)}?")
+        removed = [box.remove_adapter(name) for name in wanted]
     if as_json:
         put_json({"removed": [{"name": one.removed, "freed": one.freed} for one in removed]})
         return

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from edge_runtime.cli.output import clean_line, put_json, say, size
-from edge_runtime.client import connect_sync
+from edge_runtime.client import SyncClient, connect_sync
 from edge_runtime.errors import EdgeError
 from edge_runtime.model_protocol import ModelState
 from edge_runtime.paths import Paths
 
 _PEEK_SECONDS = 2.0
-_json = click.option("--json", "as_json", is_flag=True, help="What is in memory of it now, as JSON.")
 
 
 def states(paths: Paths) -> dict[str, ModelState]:
@@ -35,70 +36,51 @@ def memory(state: ModelState) -> str:
     return ", ".join(words)
 
 
-@click.command(short_help="Have a writer in memory.")
-@click.argument("name")
-@_json
-def load(*, name: str, as_json: bool) -> None:
-    """Load a writer now, instead of with the first request that names it. Waits until it is there.
+def _verb(name: str, short_help: str, change: Callable[[SyncClient, str], ModelState], told: str) -> click.Command:
+    """``edge model`` and this word: the daemon changes one writer, and what has become of it is said."""
 
-    It is unloaded again when it has been idle for engine.idle_seconds, or when another one needs its memory.
+    @click.command(
+        name, short_help=short_help, help=f"{told}\n\n\b\nExample:\n  edge model {name} smollm2-135m-instruct"
+    )
+    @click.argument("model", metavar="NAME")
+    @click.option("--json", "as_json", is_flag=True, help="What is in memory of it now, as JSON.")
+    def run(*, model: str, as_json: bool) -> None:
+        with connect_sync(Paths.from_environment().socket) as box:
+            state = change(box, model)
+        if as_json:
+            put_json(state)
+        else:
+            where = memory(state) or "not in memory"
+            say(f"{clean_line(state.name)}: {where}; {size(state.memory_bytes)} when loaded")
 
-    \b
-    Example:
-      edge model load smollm2-135m-instruct
-    """
-    with connect_sync(Paths.from_environment().socket) as box:
-        _tell(box.load_model(name), as_json=as_json)
-
-
-@click.command(short_help="Give a writer's memory back.")
-@click.argument("name")
-@_json
-def unload(*, name: str, as_json: bool) -> None:
-    """Unload a writer. One that is in use, or pinned, is refused.
-
-    \b
-    Example:
-      edge model unload smollm2-135m-instruct
-    """
-    with connect_sync(Paths.from_environment().socket) as box:
-        _tell(box.unload_model(name), as_json=as_json)
+    return run
 
 
-@click.command(short_help="Keep a writer in memory once it is loaded.")
-@click.argument("name")
-@_json
-def pin(*, name: str, as_json: bool) -> None:
-    """Keep a writer in memory once it is loaded, until the daemon stops. For good: pinned, below [engine] in edge.toml.
-
-    \b
-    Example:
-      edge model pin smollm2-135m-instruct
-    """
-    with connect_sync(Paths.from_environment().socket) as box:
-        _tell(box.pin_model(name), as_json=as_json)
-
-
-@click.command(short_help="Let a writer go again when it is idle.")
-@click.argument("name")
-@_json
-def unpin(*, name: str, as_json: bool) -> None:
-    """Let a writer go again when it is idle, or when another one needs its memory.
-
-    \b
-    Example:
-      edge model unpin smollm2-135m-instruct
-    """
-    with connect_sync(Paths.from_environment().socket) as box:
-        _tell(box.unpin_model(name), as_json=as_json)
-
-
-def _tell(state: ModelState, *, as_json: bool) -> None:
-    if as_json:
-        put_json(state)
-        return
-    where = memory(state) or "not in memory"
-    say(f"{clean_line(state.name)}: {where}; {size(state.memory_bytes)} when loaded")
-
-
-COMMANDS = (load, unload, pin, unpin)
+COMMANDS = (
+    _verb(
+        "load",
+        "Have a writer in memory.",
+        SyncClient.load_model,
+        "Load a writer now, instead of with the first request that names it. Waits until it is there.\n\n"
+        "It is unloaded again when it has been idle for engine.idle_seconds, or when another one needs its memory.",
+    ),
+    _verb(
+        "unload",
+        "Give a writer's memory back.",
+        SyncClient.unload_model,
+        "Unload a writer. One that is in use, or pinned, is refused.",
+    ),
+    _verb(
+        "pin",
+        "Keep a writer in memory once it is loaded.",
+        SyncClient.pin_model,
+        "Keep a writer in memory once it is loaded, until the daemon stops. For good: pinned, below [engine] in "
+        "edge.toml.",
+    ),
+    _verb(
+        "unpin",
+        "Let a writer go again when it is idle.",
+        SyncClient.unpin_model,
+        "Let a writer go again when it is idle, or when another one needs its memory.",
+    ),
+)

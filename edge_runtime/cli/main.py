@@ -129,6 +129,9 @@ def run(arguments: list[str]) -> int:
     """Run ``edge`` with ``arguments``; returns the exit code (:class:`edge_runtime.errors.ExitCode`)."""
     try:
         return int(edge.main(args=arguments, prog_name="edge", standalone_mode=False) or ExitCode.OK)
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())
+        return ExitCode.USAGE
     except click.UsageError as error:
         hint = f"\nsee: {error.ctx.command_path} --help" if error.ctx else ""
         complain(error.format_message() + hint)

@@ -5,6 +5,7 @@ The lines are made from two snapshots by a pure function; rich only puts them on
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import termios
@@ -26,7 +27,7 @@ _REFRESH_SECONDS = 0.5
 _SILENCE_SECONDS = 5.0
 _CLASSES = ("realtime", "interactive", "batch")
 _UNKNOWN = Latency(first_p50_ms=None, first_p95_ms=None, between_p50_ms=None, between_p95_ms=None)
-_LEAVE = ("q", "Q", "\x04")
+_LEAVE = b"qQ\x04"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def _engine(engine: EngineState) -> str:
     step = f", {engine.step_ms:.1f} ms a step" if engine.step_ms else ""
     return (
         f"{name}: {engine.cells_used} of {engine.cells_total} cells, {engine.parked} parked, "
-        f"{engine.threads} threads{step}{reading}"
+        f"{engine.threads} thread{'s' * (engine.threads != 1)}{step}{reading}"
     )
 
 
@@ -113,26 +114,25 @@ def _pair(median: float | None, most: float | None) -> str:
     return "-" if median is None or most is None else f"{median:.0f}, {most:.0f} ms"
 
 
+def _left(seconds: float) -> bool:
+    """Wait so long for keys; whether one of them leaves, or the terminal is gone."""
+    if not select.select([sys.stdin], [], [], seconds)[0]:
+        return False
+    # Not through sys.stdin, whose buffer would keep what `select` does not see.
+    keys = os.read(sys.stdin.fileno(), 64)
+    return not keys or any(key in _LEAVE for key in keys)
+
+
 @contextmanager
-def _keys() -> Iterator[Callable[[float], str]]:
-    """A function that waits for a key for so many seconds; the terminal's own mode comes back at the end."""
+def _keys() -> Iterator[Callable[[float], object]]:
+    """:func:`_left`, or a mere wait without a terminal to type at; the terminal's own mode comes back at the end."""
     if not sys.stdin.isatty():
-
-        def sleep(seconds: float) -> str:
-            time.sleep(seconds)
-            return ""
-
-        yield sleep
+        yield time.sleep
         return
     mode = termios.tcgetattr(sys.stdin)
-
-    def read(seconds: float) -> str:
-        ready, _, _ = select.select([sys.stdin], [], [], seconds)
-        return sys.stdin.read(1) if ready else ""
-
     try:
         tty.setcbreak(sys.stdin)
-        yield read
+        yield _left
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
 
@@ -146,11 +146,11 @@ def _watch(box: SyncClient) -> None:
     view = View(box.engine())
     answered = time.monotonic()
     console = rich.console.Console(no_color=not has_color(sys.stdout))
-    with rich.live.Live(console=console, screen=True, auto_refresh=False) as live, _keys() as read:
+    with rich.live.Live(console=console, screen=True, auto_refresh=False) as live, _keys() as left:
         while True:
             shown = lines(view, columns=console.width, rows=console.height - 1)
             live.update(rich.text.Text("\n".join([*shown, "q leaves"]), no_wrap=True), refresh=True)
-            if read(_REFRESH_SECONDS) in _LEAVE:
+            if left(_REFRESH_SECONDS):
                 return
             try:
                 view = View(box.engine(), view.now)
@@ -170,7 +170,7 @@ def top(*, as_json: bool, once: bool) -> None:
     \b
     Example:
       edge top
-      edge top --json | jq .engines[0].step_ms
+      edge top --json | jq '.engines[0].step_ms'
     """
     with connect_sync(Paths.from_environment().socket, silence_s=_SILENCE_SECONDS) as box:
         if as_json:

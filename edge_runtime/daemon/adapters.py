@@ -26,6 +26,7 @@ from edge_runtime.adapter_protocol import Adapter, AdapterAdded
 from edge_runtime.daemon import logs
 from edge_runtime.daemon.child import Child
 from edge_runtime.daemon.engine import WAIT_SECONDS, Engine
+from edge_runtime.daemon.pool import DEFAULT
 from edge_runtime.engine import gguf, lora
 from edge_runtime.engine.messages import Attach, Attached, Detach, Ready
 from edge_runtime.errors import (
@@ -42,7 +43,6 @@ from edge_runtime.protocol import EdgeRequest
 from models import records
 
 SEPARATOR = ":"  # between a model and an adapter, where one field names both
-_DEFAULT = "default"  # the configured writer, for OpenAI's clients
 
 
 @dataclass(slots=True)
@@ -184,7 +184,7 @@ class Adapters:
         if not name:
             return model, ""
         record = self._records.get(name)
-        if record is None or record.base != (self._base if model == _DEFAULT else model):
+        if record is None or record.base != (self._base if model == DEFAULT else model):
             text = f"{model} has no adapter {name}; edge adapter list shows which there are"
             if named:
                 raise ModelNotFoundError(text, param="model")

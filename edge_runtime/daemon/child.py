@@ -291,7 +291,7 @@ class Child:
 
     async def _end(self) -> None:
         """Ask the child to leave, and see to it that it does; one that is still loading does not hear."""
-        loading, self.ready = self.ready is None, None
+        loading, self.ready, self.stats = self.ready is None, None, None
         if self._link is not None:
             self._link.send(Stop())
             self._link.close()

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import struct
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,6 +18,7 @@ from edge_runtime import machine
 from edge_runtime.config import Config
 from edge_runtime.daemon.admission import Limits
 from edge_runtime.daemon.child import Child
+from edge_runtime.daemon.embedding_queue import EmbeddingQueue
 from edge_runtime.daemon.engine import WAIT_SECONDS, Engine, probe
 from edge_runtime.daemon.events import Events
 from edge_runtime.engine.messages import Cancel, Embed, Load, Ready, Vectors
@@ -121,12 +123,28 @@ class ModelFiles:
 class Embedder:
     """Texts in, unit vectors out. Embedding twice is harmless, so a request outlives one death of the child."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child, queue: EmbeddingQueue) -> None:
         self.child = child
+        self.queue = queue
 
     @property
     def ready(self) -> Ready | None:
         return self.child.ready
+
+    @contextlib.contextmanager
+    def admit(self, user: str, texts: Sequence[str], *, privileged: bool) -> Iterator[None]:
+        """A place in front of the embedder for what a client wants embedded, while the block lasts.
+
+        Raises:
+            BusyError: too many are there, or too many of this user; with when to come back.
+        """
+        order = self.queue.enter(user, texts, privileged=privileged, now=time.monotonic())
+        served = False
+        try:
+            yield
+            served = True
+        finally:
+            self.queue.leave(order, now=time.monotonic(), served=served)
 
     async def embed(
         self, texts: Sequence[str], *, pool: bool = True, kind: Literal["query", "passage"] = "passage"
@@ -189,7 +207,7 @@ def make_children(
         events=events,
         turn=turn,
     )
-    return engine, Embedder(embedder)
+    return engine, Embedder(embedder, EmbeddingQueue(config.engine.embeddings, config.engine.per_user))
 
 
 def make_engine(

@@ -1,7 +1,8 @@
 """How much memory a writer takes, told from the head of its weights before they are loaded. Pure.
 
-Left out: a second cache of the same size that the first deterministic request makes, and prompts kept in host memory,
-which give way where memory is short.
+Left out: a second cache of the same size, which a model has only once it got a deterministic request, and prompts kept
+in host memory, which give way where memory is short. That cache counts from when it is there: the engine tells its
+size, and the larger of estimate and measurement holds. Until then, room for it is kept for nobody.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The memory budget: what all processes of the box take together, and what is given up before it would be passed.
 
 :func:`decide` is pure. First the engines let go of prefixes that no request uses; where that is not enough, new work
-is refused until there is room. What was admitted is never ended. A process that grows within a second by more than the
-margin is seen only afterwards.
+is refused until there is room; what was admitted goes on. Who grows by more than the margin within a second is seen
+only afterwards. ``edged`` counts by its PSS, each child by what it tells (:mod:`edge_runtime.resident`): above its PSS
+in all that was measured, by 4 to 25 %, and by more where other programs have mapped the same weights.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from edge_runtime import machine
@@ -108,6 +110,7 @@ class Memory:
     processes: dict[str, int] = field(default_factory=dict)  # bytes by kind of process
     decision: Decision = field(init=False)
     _sent: dict[int, int] = field(default_factory=dict)  # by process id: what it was told last
+    _sizes: dict[str, int] = field(default_factory=dict)  # by model file: what its last process took without prefixes
 
     def __post_init__(self) -> None:
         self.decision = Decision(self.cache)
@@ -119,7 +122,7 @@ class Memory:
 
     def room(self, parts: Parts) -> int:
         """Bytes that all engines may take together."""
-        others = sum(_told(child)[1] for child in parts.children if child.name != "engine")
+        others = sum(self.told(child)[1] for child in parts.children if child.name != "engine")
         return self.budget - self.processes.get("edged", 0) - others
 
     @property
@@ -138,10 +141,25 @@ class Memory:
             "try again in some seconds, lower engine.context, or raise memory.budget_bytes"
         )
 
+    def told(self, child: Child) -> tuple[str, int, int]:
+        """A child's name, its size and what it holds of prefixes, as it said last.
+
+        One that loads its model has said nothing yet. It counts as its predecessor with the same model did, or with
+        its weights where there was none. One that is dead or could not load counts nothing.
+        """
+        stats, loaded = child.stats, child.loaded
+        path = loaded.path if loaded is not None else ""
+        if stats is not None and stats.resident and child.state != "stopped":
+            self._sizes[path] = stats.resident - stats.cache_bytes
+            return child.name, stats.resident, stats.cache_bytes
+        if path and child.state in ("starting", "ready"):
+            return child.name, self._sizes.get(path) or _size(path), 0
+        return child.name, 0, 0
+
     async def watch(self, parts: Parts) -> None:
         """Until cancelled."""
         while True:
-            reading = await asyncio.to_thread(self._read, [_told(child) for child in parts.children])
+            reading = await asyncio.to_thread(self._read, [self.told(child) for child in parts.children])
             self._apply(reading, parts)
             await asyncio.sleep(SECONDS)
 
@@ -193,10 +211,11 @@ class Memory:
         )
 
 
-def _told(child: Child) -> tuple[str, int, int]:
-    """A child's name, its size and what it holds of prefixes, as it said last."""
-    stats = child.stats
-    return (child.name, stats.resident, stats.cache_bytes) if stats is not None else (child.name, 0, 0)
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
 
 
 def shares(cache_bytes: int, held: Mapping[int, int]) -> dict[int, int]:

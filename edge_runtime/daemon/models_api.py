@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from edge_runtime import openai_protocol
 from edge_runtime.daemon.call import Call, Reply, Route
+from edge_runtime.daemon.pool import DEFAULT, Pool
+from edge_runtime.daemon.stock import Stock
 from edge_runtime.errors import EdgeError, ModelNotFoundError
 from edge_runtime.model_protocol import ModelState, ModelStates
 
@@ -34,16 +37,12 @@ async def show_card(call: Call, _: None) -> Reply:
     raise ModelNotFoundError(f"the model {wanted} is not here; list what is with: GET /v1/models", param="model")
 
 
-def _sizes(call: Call) -> dict[str, int]:
-    """Bytes that each writer takes; 0 for a damaged one. Reads the disk."""
-    stock = call.daemon.pool.stock
-    sizes: dict[str, int] = {}
-    for name in stock.names():
-        try:
-            sizes[name] = stock.size(name)
-        except EdgeError:
-            sizes[name] = 0
-    return sizes
+def _size(stock: Stock, name: str) -> int:
+    """Bytes that a writer takes; 0 for one that is damaged, or no longer there. Reads the disk."""
+    try:
+        return stock.size(name)
+    except EdgeError:
+        return 0
 
 
 def _state(call: Call, name: str, size: int) -> ModelState:
@@ -64,40 +63,31 @@ def _state(call: Call, name: str, size: int) -> ModelState:
 
 
 async def list_states(call: Call, _: None) -> Reply:
-    sizes = await asyncio.to_thread(_sizes, call)
+    pool = call.daemon.pool
+    sizes = await asyncio.to_thread(lambda: {name: _size(pool.stock, name) for name in pool.stock.names()})
     # One that was removed from the store stays in memory for a while.
-    names = [*call.daemon.pool.guests, *(name for name in sizes if name not in call.daemon.pool.guests)]
-    return ModelStates(
-        models=[_state(call, name, sizes.get(name, 0)) for name in names], budget=call.daemon.pool.room()
+    names = [*pool.guests, *(name for name in sizes if name not in pool.guests)]
+    return ModelStates(models=[_state(call, name, sizes.get(name, 0)) for name in names], budget=pool.room())
+
+
+def _changing(verb: str, summary: str, change: Callable[[Pool, str], Awaitable[None]]) -> Route:
+    """The route by which the owner has the pool ``change`` one writer; its reply is what has become of it."""
+
+    async def handle(call: Call, _: None) -> Reply:
+        pool, name = call.daemon.pool, call.part("name")
+        name = pool.default.name if name == DEFAULT else name
+        await change(pool, name)
+        return _state(call, name, await asyncio.to_thread(_size, pool.stock, name))
+
+    return Route(
+        method="POST",
+        path=f"/edge/v1/models/{{name}}/{verb}",
+        kind=f"models.{verb}",
+        action="administer",
+        summary=summary,
+        handle=handle,
+        reply=ModelState,
     )
-
-
-async def _show(call: Call, name: str) -> Reply:
-    return _state(call, name, (await asyncio.to_thread(_sizes, call)).get(name, 0))
-
-
-async def load(call: Call, _: None) -> Reply:
-    name = call.part("name")
-    await call.daemon.pool.load(name)
-    return await _show(call, name)
-
-
-async def unload(call: Call, _: None) -> Reply:
-    name = call.part("name")
-    await call.daemon.pool.unload(name)
-    return await _show(call, name)
-
-
-async def pin(call: Call, _: None) -> Reply:
-    name = call.part("name")
-    await call.daemon.pool.pin(name)
-    return await _show(call, name)
-
-
-async def unpin(call: Call, _: None) -> Reply:
-    name = call.part("name")
-    await call.daemon.pool.unpin(name)
-    return await _show(call, name)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -128,40 +118,10 @@ ROUTES: tuple[Route, ...] = (
         handle=list_states,
         reply=ModelStates,
     ),
-    Route(
-        method="POST",
-        path="/edge/v1/models/{name}/load",
-        kind="models.load",
-        action="administer",
-        summary="Have a writer in memory; answered once it is there.",
-        handle=load,
-        reply=ModelState,
+    _changing("load", "Have a writer in memory; answered once it is there.", Pool.load),
+    _changing("unload", "Give a writer's memory back; refused while it is in use or pinned.", Pool.unload),
+    _changing(
+        "pin", "Keep a writer once it is loaded, until the box stops; `engine.pinned` keeps it for good.", Pool.pin
     ),
-    Route(
-        method="POST",
-        path="/edge/v1/models/{name}/unload",
-        kind="models.unload",
-        action="administer",
-        summary="Give a writer's memory back; refused while it is in use or pinned.",
-        handle=unload,
-        reply=ModelState,
-    ),
-    Route(
-        method="POST",
-        path="/edge/v1/models/{name}/pin",
-        kind="models.pin",
-        action="administer",
-        summary="Keep a writer once it is loaded, until the box stops; `engine.pinned` keeps it for good.",
-        handle=pin,
-        reply=ModelState,
-    ),
-    Route(
-        method="POST",
-        path="/edge/v1/models/{name}/unpin",
-        kind="models.unpin",
-        action="administer",
-        summary="Let a writer go again when it is idle.",
-        handle=unpin,
-        reply=ModelState,
-    ),
+    _changing("unpin", "Let a writer go again when it is idle.", Pool.unpin),
 )

@@ -251,8 +251,9 @@ async def embed(call: Call, body: openai_protocol.EmbeddingsRequest) -> Reply:
     if body.model not in (name, "default"):
         raise ModelNotFoundError(f"the model {body.model} is not here; this box embeds with {name}", param="model")
     texts = [body.input] if isinstance(body.input, str) else body.input
-    call.running.start()
-    vectors = await call.daemon.embedder.embed(texts)
+    with call.daemon.embedder.admit(str(call.peer), texts, privileged=call.administers):
+        call.running.start()
+        vectors = await call.daemon.embedder.embed(texts)
     if body.dimensions not in (None, vectors.width):
         raise RequestError(f"{name} has {vectors.width} dimensions and cannot be shortened", param="dimensions")
     call.prompt_tokens = vectors.tokens

@@ -1,8 +1,8 @@
 """The embedder child: one thread that answers ``embed`` requests over an inherited socket, in order of arrival.
 
-A request is run in small batches. Short requests (questions) go before what is left of longer ones (documents being
-added), so a question waits for one batch at most. Batches take turns with the engine's steps; documents take half of
-the time at most while it has work, and a small question runs beside it.
+A request is run in small batches. Questions go before other short requests, and those before what is left of longer
+ones (documents being added), so a question waits for one batch at most. Batches take turns with the engine's steps;
+documents take half of the time at most while it has work, and a small batch runs beside it now and then.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from edge_runtime.turn import Turn
 
 BATCH_TOKENS = 256  # padded tokens a run: 15 to 35 ms on two cores, and larger batches are no faster
 SMALL_TOKENS = 64  # padded tokens that run beside the engine: 3 to 8 ms, less than the wait for its step
-QUESTION_WINDOWS = 4  # a request of no more windows than this is a question
+BESIDE = 3  # times as long as such a batch took, the next ones take their turn: many users ask at once
+SHORT_WINDOWS = 4  # a request of no more windows than this is short
 READ_BYTES = 2**18
 STATS_SECONDS = 1.0
 
@@ -111,24 +112,31 @@ class Child:
         os.set_blocking(descriptor, True)
         self._turn = turn
         self._resume = 0.0  # when documents go on (monotonic seconds)
+        self._aside = 0.0  # when a small batch may run beside the engine again
         self._resident = Resident()
         self._told = 0.0
         self._descriptor = descriptor
         self._frames = Frames()
         self._encoder: Encoder | None = None
         self._questions: OrderedDict[str, Job] = OrderedDict()
+        self._short: OrderedDict[str, Job] = OrderedDict()
         self._documents: OrderedDict[str, Job] = OrderedDict()
+
+    @property
+    def _lanes(self) -> tuple[OrderedDict[str, Job], ...]:
+        """What is in the first goes first."""
+        return self._questions, self._short, self._documents
 
     def serve(self) -> None:
         """Until ``stop`` or the end of the stream."""
         while self._take(self._pause()):
-            lane = self._questions or self._documents
+            lane = self._questions or self._short or self._documents
             if lane and self._encoder is not None:
                 self._advance(lane, self._encoder)
 
     def _pause(self) -> float | None:
         """Seconds for which nothing is to be done unless something arrives; None: for ever."""
-        if self._questions:
+        if self._questions or self._short:
             return 0.0
         return max(0.0, self._resume - time.monotonic()) if self._documents else None
 
@@ -139,9 +147,10 @@ class Child:
         key, job = next(iter(lane.items()))
         batch = job.next()
         if batch is not None:
-            if not documents and job.padded(batch) <= SMALL_TOKENS:
+            if not documents and job.padded(batch) <= SMALL_TOKENS and (began := time.monotonic()) >= self._aside:
                 job.run(batch, encoder)
                 self._turn.mark()
+                self._aside = (ended := time.monotonic()) + BESIDE * (ended - began)
                 return
             with self._turn:
                 began = time.monotonic()
@@ -166,7 +175,7 @@ class Child:
         if now - self._told < STATS_SECONDS:
             return
         self._told = now
-        size, waiting = self._resident.bytes(), len(self._questions) + len(self._documents)
+        size, waiting = self._resident.bytes(), sum(len(lane) for lane in self._lanes)
         self._send(Stats(running=0, waiting=waiting, cells_used=0, cells_total=0, resident=size))
 
     def _take(self, seconds: float | None) -> bool:
@@ -188,8 +197,7 @@ class Child:
             case Embed():
                 self._queue(message)
             case Cancel(id=key):
-                dropped = self._questions.pop(key, None) or self._documents.pop(key, None)
-                if dropped is not None:
+                if any(lane.pop(key, None) for lane in self._lanes):
                     self._fail(key, "cancelled", "the request was cancelled")
             case Probe(id=key):
                 self._send(Probed(id=key, attempts=[(one.route, one.refused, one.detail) for one in attempts()]))
@@ -220,8 +228,12 @@ class Child:
             self._fail(request.id, "engine_unavailable", "no embedding model is loaded yet: try again shortly")
             return
         job = Job.of(request, self._encoder)
-        lane = self._questions if len(job.flat) <= QUESTION_WINDOWS else self._documents
-        lane[request.id] = job
+        if len(job.flat) > SHORT_WINDOWS:
+            self._documents[request.id] = job
+        elif request.kind == "query":
+            self._questions[request.id] = job
+        else:
+            self._short[request.id] = job
 
     def _fail(self, key: str, code: str, message: str) -> None:
         self._send(Failed(id=key, code=code, message=message))

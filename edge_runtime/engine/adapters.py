@@ -24,6 +24,28 @@ class _Opened:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A file that llama.cpp may see."""
+
+    path: Path
+    digest: str
+    architecture: str
+
+
+def check(path: Path, digest: str) -> Checked:
+    """Read all of the adapter ``path``, whose SHA-256 is ``digest``; in any thread, for this takes its time.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, no adapter, or another one.
+    """
+    made_for = lora.read(path)
+    if _digest(path) != digest:
+        raise ModelFileError(f"the adapter's file {path.name} has changed since it was added; add the adapter again")
+    lora.check_values(path)
+    return Checked(path, digest, made_for.architecture)
+
+
 class Adapters:
     """The adapters of ``model``; its weights own them, so nothing here may be called once it is closed."""
 
@@ -33,31 +55,31 @@ class Adapters:
         self._opened: dict[str, _Opened] = {}
         self._in_use: WeakKeyDictionary[Llama, str] = WeakKeyDictionary()
 
-    def attach(self, name: str, path: Path, digest: str) -> None:
-        """Open ``path``, whose SHA-256 is ``digest``, as ``name``, in place of another file of that name.
+    def attach(self, name: str, checked: Checked) -> None:
+        """Open what :func:`check` has let through as ``name``, in place of another file of that name.
 
         Raises:
-            ModelFileError: the file is missing, damaged, no adapter, or one for another base.
+            ModelFileError: the adapter is for another base, or its file is gone.
         """
-        if name in self._opened and self._opened[name].digest == digest:
+        if self.has(name, checked.digest):
             return
-        made_for = lora.read(path)
         architecture = self._model.metadata("general.architecture")
-        if made_for.architecture != architecture:
+        if checked.architecture != architecture:
             raise ModelFileError(
-                f"the adapter {name} is for models of architecture {made_for.architecture}, and this one is "
+                f"the adapter {name} is for models of architecture {checked.architecture}, and this one is "
                 f"{architecture}; choose the model that it was trained on"
             )
-        if _digest(path) != digest:
-            raise ModelFileError(f"the file of the adapter {name} has changed since it was added; add it again")
-        lora.check_values(path)
         journal().last_error = ""
-        handle = self._c.llama_adapter_lora_init(self._model.model, str(path).encode())
+        handle = self._c.llama_adapter_lora_init(self._model.model, str(checked.path).encode())
         if not handle:
             detail = journal().last_error or "llama.cpp gives no reason"
             raise ModelFileError(f"the adapter {name} does not fit this model: {detail}; choose one made for it")
         self.detach(name)
-        self._opened[name] = _Opened(handle, digest)
+        self._opened[name] = _Opened(handle, checked.digest)
+
+    def has(self, name: str, digest: str) -> bool:
+        """Whether the file with this digest is attached under this name."""
+        return name in self._opened and self._opened[name].digest == digest
 
     def detach(self, name: str) -> None:
         """Free it; a context that uses it goes back to the bare model. A name that is not attached is fine."""

@@ -43,6 +43,11 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._runs)
 
+    def runs(self) -> list[tuple[int, Run]]:
+        """Every run of cells once, with its first position; a sequence's earlier ones come before its later ones."""
+        seen = {id(run): (start, run) for runs in self._runs.values() for start, run in runs if run.cells}
+        return sorted(seen.values(), key=lambda found: found[0])
+
     def grow(self, sequence: int, cells: int) -> None:
         """``sequence`` has so many more cells of its own at its end."""
         runs = self._runs.setdefault(sequence, [])
@@ -92,6 +97,7 @@ class Cells:
         self._model = model
         self._scratch = scratch
         self.ledger = Ledger(model.context)
+        self._size = 0.0  # bytes of one cell's blob
 
     def share(self, source: int, target: int, length: int) -> None:
         """Let ``target``, which has none, hold the first ``length`` cells of ``source`` (no copy is made)."""
@@ -126,6 +132,7 @@ class Cells:
             del view
         finally:
             c.llama_memory_seq_rm(memory, self._scratch, -1, -1)
+        self._size = size / max(end - start, 1)
         return bytes(blob)
 
     def write(self, sequence: int, blob: bytes, start: int, end: int) -> bool:
@@ -141,6 +148,39 @@ class Cells:
         c.llama_memory_seq_cp(memory, self._scratch, sequence, start, end)
         c.llama_memory_seq_rm(memory, self._scratch, -1, -1)
         self.ledger.grow(sequence, end - start)
+        return True
+
+    def overwrite(self, room: int) -> bool:
+        """Overwrite every cell that nobody holds, with the others put aside into ``room`` bytes of memory.
+
+        False: that is not room enough; nothing was done.
+
+        Raises:
+            EngineError: llama.cpp did not take back what it gave: no sequence has cells any more.
+        """
+        c, memory, saved = self._c, self._model.memory, []
+        runs = self.ledger.runs()
+        if self.ledger.used * self._size > room:
+            return False
+        for start, run in runs:
+            holder = max(run.holders, key=lambda one: run.holders[one])
+            try:
+                blob = self.read(holder, start, start + run.cells)
+            except (EngineError, MemoryError):
+                return False
+            room -= len(blob)
+            if room < 0:
+                return False
+            saved.append(blob)
+        c.llama_memory_clear(memory, True)
+        for (start, run), blob in zip(runs, saved, strict=True):
+            view = (ctypes.c_uint8 * len(blob)).from_buffer_copy(blob)
+            if c.llama_state_seq_set_data(self._model.handle, view, len(blob), self._scratch) != len(blob):
+                self.clear()
+                raise EngineError("llama.cpp did not take back the cells of a purge; ask again")
+            for holder, count in run.holders.items():
+                c.llama_memory_seq_cp(memory, self._scratch, holder, start, start + count)
+            c.llama_memory_seq_rm(memory, self._scratch, -1, -1)
         return True
 
     def clear(self) -> None:

@@ -6,7 +6,7 @@ Holds the sequences that wait, run and are parked. Knows no socket; time comes f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_runtime.engine import scheduler
@@ -14,6 +14,7 @@ from edge_runtime.engine.adapters import Adapters
 from edge_runtime.engine.cache import PrefixCache, Shelf
 from edge_runtime.engine.cells import Cells
 from edge_runtime.engine.costs import TILE
+from edge_runtime.engine.erasure import Erasure
 from edge_runtime.engine.governor import Governor
 from edge_runtime.engine.lane import Lane
 from edge_runtime.engine.llama import AbortedError, Llama
@@ -24,7 +25,7 @@ from edge_runtime.engine.scheduler import WIDE, Limits, Plan
 from edge_runtime.engine.scoring import FAN, Scoring
 from edge_runtime.engine.sequence import Sequence, Structure
 from edge_runtime.engine.steps import Steps
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import EdgeError, EngineError
 from edge_runtime.turn import Turn
 
 
@@ -53,8 +54,8 @@ class Generator:
         self._cache = PrefixCache(self._cells, setting.cache_bytes, setting.shelf)
         self._roster = Roster(self._cells, self._cache, slots=setting.slots)
         self._lane = Lane(model, self.adapters, setting.turn, setting.governor)
+        self._erasure = Erasure(self._cells, self._cache, self._roster)
         self._scores: list[Scoring] = []  # whose prompts are read
-        self._purges = False
         self._prefilled = 0
 
     # ---- requests --------------------------------------------------------------------------------------------------
@@ -80,6 +81,7 @@ class Generator:
     def _wait(self, one: Sequence, arrived: float | None) -> None:
         if arrived is not None:
             one.arrived = one.since = one.last_step = arrived
+        self._erasure.meet(one)
         if one.request.deterministic:
             self._lane.add(one)
         else:
@@ -92,15 +94,10 @@ class Generator:
         told = self._lane.cancel(name) or self._roster.cancel(name)
         return [] if told is None else [told]
 
-    def purge(self) -> None:
-        """Forget every kept prefix now, and what those who are here have read when they end.
-
-        Cells are overwritten as soon as nobody runs.
-        """
-        self._cache.purge()
-        for one in (*self._roster.running.values(), *self._roster.waiting):
-            one.keeps = False
-        self._purges = True
+    def purge(self, unseen: Iterable[str] = ()) -> None:
+        """As :meth:`Erasure.begin`, for the lane too; cells are overwritten with the next step."""
+        self._erasure.begin(unseen)
+        self._lane.purge()
 
     def shrink(self, size: int) -> None:
         """Hold at most ``size`` bytes of prefixes."""
@@ -118,7 +115,7 @@ class Generator:
 
     @property
     def busy(self) -> bool:
-        return self._roster.busy or self._lane.busy or self._purges
+        return self._roster.busy or self._lane.busy or self._erasure.busy
 
     def stats(self) -> Stats:
         cost, running = self.steps.cost, self._roster.running.values()
@@ -142,10 +139,10 @@ class Generator:
 
     def step(self) -> list[Up]:
         """One step of the model, or of the lane beside it; nothing where there is nothing to do."""
-        if self._purges and not self._roster.running and not self._lane.running:
-            self._cells.clear()
-            self._lane.clear()
-            self._purges = False
+        try:
+            self._erasure.advance()
+        except EngineError:
+            self._start_over()
         self._roster.admit()
         streams = self._roster.streams()
         out: list[Up] = []
@@ -160,6 +157,14 @@ class Generator:
         now = time.perf_counter()
         plan = scheduler.plan(streams, self.steps.cost, self._setting.limits, now, spent=(now - began) * 1e3)
         return out + self._execute(plan)
+
+    def _start_over(self) -> None:
+        """Nobody has cells any more: everybody who runs reads again."""
+        for score in list(self._scores):
+            self._end_score(score)
+        for one in list(self._roster.running.values()):
+            one.evaluated = 0
+            self._roster.park(one)
 
     def _execute(self, plan: Plan) -> list[Up]:
         works = [(self._roster.running[slot], count) for slot, count in plan.rows]
@@ -196,7 +201,7 @@ class Generator:
         if len(works) != 1 or works[0][0].reads or not works[0][0].request.speculate:
             return []
         one, cost = works[0][0], self.steps.cost
-        if one.canonical and one.greedy and not self._same_kernels(one):
+        if one.canonical and one.greedy and not self.steps.alike(one.evaluated):
             return []
         room = min(one.limit - one.written - 1, self.model.outputs - 1, self._cells.ledger.free - 1)
         guesses = one.lookup.guess()[: max(room, 0)]
@@ -208,10 +213,6 @@ class Generator:
             if one.lookup.pays(len(guesses), cost.predict(1, context), cost.predict(count, count * context))
             else []
         )
-
-    def _same_kernels(self, one: Sequence) -> bool:
-        """Whether several rows come out as one by one: not where attention is split among threads (512 cells on)."""
-        return self.steps.invariant and (one.evaluated + 8 <= 256 or self.model.threads == 1)
 
     def _advance(self, one: Sequence, count: int, guesses: int, *, rows: int, now: float) -> None:
         """Cells of a work are there now."""

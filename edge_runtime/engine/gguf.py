@@ -8,10 +8,10 @@ for as well.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from edge_runtime.errors import ModelFileError
 
@@ -29,8 +29,8 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING = 8
 _ARRAY = 9
 _CURE = "run `edge model verify` to check the store, and `edge model pull` to fetch it again"
-
 _COPY = "copy it here again"
+_T = TypeVar("_T")
 
 
 def check(path: Path, cure: str = _CURE) -> None:
@@ -145,14 +145,7 @@ def read(path: Path) -> Contents:
     Raises:
         ModelFileError: as :func:`check`, and where the head does not hold what it announces.
     """
-    check(path, _COPY)
-    try:
-        with path.open("rb") as file:
-            return _read(_Reader(file, path.stat().st_size))
-    except OSError as error:
-        raise ModelFileError(f"the file {path} cannot be read ({error.strerror}); {_COPY}") from error
-    except ValueError as error:
-        raise ModelFileError(f"the file {path} is damaged: {error}; {_COPY}") from error
+    return _open(path, _read, _COPY)
 
 
 def outline(path: Path) -> Mapping[str, str | int | float | bool | None]:
@@ -163,14 +156,18 @@ def outline(path: Path) -> Mapping[str, str | int | float | bool | None]:
     Raises:
         ModelFileError: as :func:`read`.
     """
-    check(path)
+    return _open(path, _outline, _CURE)
+
+
+def _open(path: Path, take: Callable[[_Reader], _T], cure: str) -> _T:
+    check(path, cure)
     try:
         with path.open("rb") as file:
-            return _outline(_Reader(file, path.stat().st_size))
+            return take(_Reader(file, path.stat().st_size))
     except OSError as error:
-        raise ModelFileError(f"the model file {path} cannot be read ({error.strerror}); {_CURE}") from error
+        raise ModelFileError(f"the file {path} cannot be read ({error.strerror}); {cure}") from error
     except ValueError as error:
-        raise ModelFileError(f"the model file {path} is damaged: {error}; {_CURE}") from error
+        raise ModelFileError(f"the file {path} is damaged: {error}; {cure}") from error
 
 
 def _outline(reader: _Reader) -> Mapping[str, str | int | float | bool | None]:

@@ -1,4 +1,4 @@
-"""The deterministic lane: one request at a time, in a context of its own, where nothing that neighbours do can be felt.
+"""The deterministic lane: one request at a time, by class and arrival, in a context of its own: no neighbour is felt.
 
 Its shapes are always the same: prompts in blocks of sixteen from their first token, then one row at a time, no shared
 prefixes, no guesses. Its attention sums in the same order whatever the number of cells or threads (``exact`` of
@@ -8,8 +8,8 @@ prefixes, no guesses. Its attention sums in the same order whatever the number o
 from __future__ import annotations
 
 import time
-from collections import deque
 
+from edge_runtime.engine import scheduler
 from edge_runtime.engine.adapters import Adapters
 from edge_runtime.engine.governor import Governor
 from edge_runtime.engine.llama import AbortedError, Llama, Shape
@@ -22,7 +22,7 @@ BLOCK = 16  # tokens
 
 
 class Lane:
-    """Deterministic requests of one model, in the order of their arrival; the context is made at the first."""
+    """Deterministic requests of one model; the context is made at the first."""
 
     def __init__(self, model: Llama, adapters: Adapters, turn: Turn, governor: Governor) -> None:
         self._model = model
@@ -30,9 +30,10 @@ class Lane:
         self._turn = turn
         self._governor = governor
         self._context: Llama | None = None
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: list[Sequence] = []
         self._running: Sequence | None = None
         self._last = False
+        self._stale = False  # its cells are to be overwritten when its request ends
 
     @property
     def busy(self) -> bool:
@@ -58,7 +59,8 @@ class Lane:
     def cancel(self, name: str) -> Done | None:
         """The end of a request of this lane; None: it has no such."""
         if self._running is not None and self._running.id == name:
-            one, self._running = self._running, None
+            one = self._running
+            self._end()
             return one.done("cancelled")
         for one in self._waiting:
             if one.id == name:
@@ -71,7 +73,10 @@ class Lane:
         if self._running is None:
             if not self._waiting:
                 return []
-            self._running = self._waiting.popleft()
+            now = time.perf_counter()
+            self._running = min(self._waiting, key=lambda one: scheduler.order(one.priority, one.since, now))
+            self._waiting.remove(self._running)
+            self._running.began = now
         one = self._running
         try:
             context = self._open()
@@ -88,11 +93,16 @@ class Lane:
         except AbortedError:
             return []
         except EdgeError as error:
-            self._running = None
+            self._end()
             return [Failed(id=one.id, code=error.code, message=error.message)]
         if one.reason is not None:
-            self._running = None
+            self._end()
         return out
+
+    def _end(self) -> None:
+        self._running = None
+        if self._stale:
+            self.purge()
 
     def _open(self) -> Llama:
         if self._context is None:
@@ -100,9 +110,10 @@ class Lane:
             self._context = self._model.sibling(shape)
         return self._context
 
-    def clear(self) -> None:
-        """Overwrite what its cells hold; for a time when nobody runs."""
-        if self._context is not None:
+    def purge(self) -> None:
+        """Overwrite what its cells hold, now, or when the request that runs ends: they are that one's alone."""
+        self._stale = self._running is not None
+        if self._context is not None and not self._stale:
             self._context.clear()
 
     def close(self) -> None:

@@ -135,7 +135,7 @@ class Vocabulary:
         if size < 0:
             self._buffer = ctypes.create_string_buffer(-size)
             size = self._c.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
-        return self._buffer.raw[:size]
+        return ctypes.string_at(self._buffer, size)
 
     def ends(self, token: int) -> bool:
         """Whether the token ends a generation."""

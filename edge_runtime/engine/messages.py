@@ -82,7 +82,7 @@ class Submit(_Down, frozen=True, kw_only=True):
     params: Params = Params()
     add_bos: bool = True  # where the model's vocabulary says so
     priority: Class = "interactive"
-    domain: str = ""  # whose prompt this is: prefixes are shared within one domain only
+    domain: str  # whose prompt this is: prefixes are shared within one domain only
     public: str = ""  # the beginning of ``prompt`` that may be shared with every domain
     adapter: str = ""  # name of an attached adapter
     structure: str = ""  # what the text must be, in the form of engine.structured; empty: anything
@@ -99,7 +99,7 @@ class Score(_Down, frozen=True, kw_only=True):
     choices: list[str]
     add_bos: bool = True
     priority: Class = "interactive"
-    domain: str = ""
+    domain: str  # as of :class:`Submit`
     public: str = ""
     adapter: str = ""
 
@@ -152,7 +152,10 @@ class Ping(_Down, frozen=True, kw_only=True):
 
 
 class Purge(_Down, frozen=True, kw_only=True):
-    """Forget every cached prompt (KV cells and snapshots): a document that fed one was removed."""
+    """Forget every cached prompt (KV cells and snapshots): a document that fed one was removed. See :class:`Purged`.
+
+    Requests that are here already go on to their end, from their own cells; nobody else may use those.
+    """
 
     id: str
 
@@ -242,6 +245,14 @@ class Pong(_Up, frozen=True, kw_only=True):
 
 
 class Purged(_Up, frozen=True, kw_only=True):
+    """Nothing that was read before the :class:`Purge` can be found any more: in cells, host memory or on disk.
+
+    Sent within a step of the model, however long others run: the cells of ended requests were overwritten, those of
+    running ones were not. These are overwritten when the last request that was here at the purge has ended. Where what
+    runs does not fit into the host memory for prefixes while the rest is overwritten, all of it waits until then, or
+    until nobody runs; the deterministic lane's cells wait for the end of its request.
+    """
+
     id: str
 
 

@@ -185,7 +185,7 @@ def admit(waiting: Sequence[Waiting], running: Sequence[Stream], *, free: int, s
     begin: list[int] = []
     park: list[int] = []
     victims = sorted(running, key=lambda stream: (CLASSES.index(stream.priority), stream.arrived))
-    for one in sorted(waiting, key=lambda one: _order(one, now)):
+    for one in sorted(waiting, key=lambda one: order(one.priority, one.arrived, now)):
         if one.held:
             continue
         taken: list[Stream] = []
@@ -214,8 +214,9 @@ def _held(stream: Stream) -> int:
     return stream.evaluated + (stream.pending if stream.reads else 0)
 
 
-def _order(one: Waiting, now: float) -> tuple[float, float]:
-    return CLASSES.index(one.priority) - (now - one.arrived) / CLASS_PATIENCE, one.arrived
+def order(priority: Class, arrived: float, now: float) -> tuple[float, float]:
+    """What those who wait are sorted by: class, then arrival; waiting raises the class."""
+    return CLASSES.index(priority) - (now - arrived) / CLASS_PATIENCE, arrived
 
 
 def _lower(stream: Stream, one: Waiting) -> bool:

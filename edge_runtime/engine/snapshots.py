@@ -141,7 +141,7 @@ class Snapshots:
             self._waiting.clear()
             self._queued.clear()
             files = list(self._files())
-            for path in files:
+            for path in (*files, *self._named(_LEFTOVER)):  # one that is being written has no name any more then
                 self._discard(path)
         return len(files)
 

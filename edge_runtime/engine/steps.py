@@ -71,6 +71,10 @@ class Steps:
         # With some weight formats the kernels for several rows round otherwise than the one for one row.
         self.invariant = seen[0] == seen[-1]
 
+    def alike(self, evaluated: int) -> bool:
+        """Whether several rows come out as one by one: not where attention is split among threads (512 cells on)."""
+        return self.invariant and (evaluated + 8 <= 256 or self.model.threads == 1)
+
     def evaluate(self, works: Works, guesses: list[int], padding: int) -> list[int]:
         """The next tokens of each work, and ``guesses`` behind those of the last, in one step.
 

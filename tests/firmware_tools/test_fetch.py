@@ -13,7 +13,7 @@ from firmware_tools import reach
 from firmware_tools.errors import FetchError
 from firmware_tools.fetch import Fetch
 from firmware_tools.hub import Downloads
-from models.errors import QuotaError
+from models.errors import StoreError
 from models.store import Store
 from tests.firmware_tools.conftest import Told
 from tests.firmware_tools.sources import Hub, make_wheel
@@ -249,7 +249,7 @@ def test_what_passes_the_quota_is_refused_before_it_is_fetched(tmp_path: Path, t
     _from_hub(store)
     local_hub.files["dir/w.gguf"] = CONTENT
 
-    with pytest.raises(QuotaError, match="edge model remove"):
+    with pytest.raises(StoreError, match="edge model remove"):
         _fetch(store, told, local_hub.base).model("tiny")
     assert told.steps == []
 

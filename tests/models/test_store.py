@@ -13,7 +13,7 @@ import pytest
 
 from models.blobs import digest
 from models.catalog import Entry, File
-from models.errors import DamagedFileError, NotInstalledError, QuotaError, StoreError
+from models.errors import DamagedFileError, NotInstalledError, StoreError
 from models.machine import fingerprint
 from models.partial import State
 from models.records import Held, Installed
@@ -183,13 +183,27 @@ def test_keeping_the_source_is_recorded_as_tuned(tmp_path: Path) -> None:
     assert store.get("tiny").size == len(b"weights")
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../..", "../../mine", "tiny/..", "ABSOLUTE"])
+def test_a_name_that_is_a_path_is_not_installed_and_removes_nothing(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / "store", _QUOTA)
+    _put(store, "tiny", b"weights")
+    (tmp_path / "store" / "partial" / "other").mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    wanted = str(tmp_path / "mine") if name == "ABSOLUTE" else name
+    for act in (store.remove, store.verify, store.get):
+        with pytest.raises(NotInstalledError):
+            act(wanted)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_would_pass_the_quota_is_refused_before_a_byte_is_written(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", 10)
     _put(store, "tiny", b"weights")
 
-    with pytest.raises(QuotaError, match=r"edge model remove NAME.*models\.quota_bytes"):
+    with pytest.raises(StoreError, match=r"edge model remove NAME.*models\.quota_bytes"):
         _put(store, "other", b"four")
-    with pytest.raises(QuotaError, match="Q4_0"):
+    with pytest.raises(StoreError, match="Q4_0"):
         store.add_variant("tiny", _variant(tmp_path, b"four"), "Q4_0", figures={}, machine="m")
     assert store.writer_path("tiny").read_bytes() == b"weights"
     _put(store, "third", b"3by")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -48,6 +49,26 @@ def text_of(reply: Reply) -> str:
     return text
 
 
+class Flood(threading.Thread):
+    """Asks for embeddings again and again, whatever the answer, until told to stop."""
+
+    def __init__(self, box: Box, over: threading.Event) -> None:
+        super().__init__()
+        self._box, self._over = box, over
+        self.replies: list[Reply] = []
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            self.replies.append(self._box.post("/v1/embeddings", {"model": "default", "input": ["A short text."] * 12}))
+
+
+def back(box: Box, restarts: int) -> bool:
+    """Whether the engine is ready after so many restarts: both of one look, for between two it may die."""
+    engine = box.child("engine")
+    return (engine["state"], engine["restarts"]) == ("ready", restarts)
+
+
 def told(events: Any) -> list[dict[str, Any]]:
     return [event.json for event in events if event.data != "[DONE]"]
 
@@ -83,7 +104,7 @@ def test_a_request_that_sees_two_engines_die_is_told_so_and_not_tried_again(box:
     restarts = box.child("engine")["restarts"]
     for death in (1, 2):
         box.kill_engine()
-        box.wait(lambda: (box.child("engine")["state"], box.child("engine")["restarts"]) == ("ready", restarts + death))  # noqa: B023
+        box.wait(functools.partial(back, box, restarts + death))
     error = told(stream)[-1]["error"]
     assert error["code"] == "engine_unavailable"
     assert "signal 9" in error["message"]
@@ -172,3 +193,33 @@ def test_a_flood_of_batch_work_leaves_room_for_people_who_are_served_first(share
         assert {one["priority"] for one in listed} == {"batch"}
         assert len(listed) >= 4
         assert [one.reply.status for one in flood] == [200] * 6
+
+
+def test_a_flood_of_embeddings_is_refused_in_part_and_streams_and_questions_go_on_beside_it(
+    shared_store: Store,
+) -> None:
+    with running(shared_store.root, "embeddings = 4\n") as box:
+        assert box.add("pump.txt", b"The red pump has 17 bolts. The blue pump has 4 bolts.\n").status == 200
+        asked = {"question": "How many bolts has the red pump?", "mode": "extract"}
+        over = threading.Event()
+        flood = [Flood(box, over) for _ in range(16)]
+        try:
+            box.wait(lambda: any(reply.status == 429 for one in flood for reply in one.replies))
+            stream = box.stream(CHAT, body("Tell a story.", 60, stream=True))
+            begun = [next(stream) for _ in range(3)]
+            answers = [box.post("/edge/v1/ask", asked) for _ in range(12)]
+            chunks = told([*begun, *stream])
+        finally:
+            over.set()
+            for one in flood:
+                one.join(PATIENCE)
+        assert [answer.status for answer in answers] == [200] * 12
+        assert all("17" in answer.json["answer"] for answer in answers)
+        assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+        replies = [reply for one in flood for reply in one.replies]
+        refused = [reply for reply in replies if reply.status == 429]
+        assert {reply.status for reply in replies} == {200, 429}
+        assert {reply.error["code"] for reply in refused} == {"busy"}
+        assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
+        assert box.get("/edge/v1/engine").json["refused"] == {"queue_full": len(refused)}
+        assert box.post("/v1/embeddings", {"model": "default", "input": "after it"}).status == 200

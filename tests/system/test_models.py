@@ -307,6 +307,9 @@ def test_the_owner_loads_lists_and_unloads_at_the_shell(small_box: Box) -> None:
     assert edge(small_box, "unload", SECOND).returncode == 0
     assert loaded(small_box) == {SMALL_WRITER}
     assert edge(small_box, "unload", SMALL_WRITER).returncode == 4
+    default = edge(small_box, "load", "default")
+    assert (default.returncode, default.stderr.startswith(f"{SMALL_WRITER}: loaded, pinned; ")) == (0, True)
+    assert edge(small_box, "unload", "default").returncode == 4
 
 
 def test_a_stop_ends_the_engine_of_every_writer(store: Path) -> None:

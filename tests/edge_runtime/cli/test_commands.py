@@ -18,13 +18,16 @@ from tests.edge_runtime.cli.conftest import PATIENCE, Shell
 from tests.edge_runtime.scripted import Script, error_reply, json_reply, stream_reply
 
 EVERY = [name for section in COMMANDS.values() for name in section]
-OF_MODEL = ["list", "show", "pull", "remove", "verify", "tune"]
+OF_MODEL = ["list", "show", "pull", "remove", "verify", "tune", "load", "unload", "pin", "unpin"]
+OF_ADAPTER = ["add", "list", "rm"]
 
 
 # ---- the program ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*EVERY, *(f"model {name}" for name in OF_MODEL)])
+@pytest.mark.parametrize(
+    "name", [*EVERY, *(f"model {one}" for one in OF_MODEL), *(f"adapter {one}" for one in OF_ADAPTER)]
+)
 def test_every_command_has_help_with_an_example(name: str) -> None:
     context = edge.make_context("edge", ["--help"], resilient_parsing=True)
     command = edge.get_command(context, name.split(maxsplit=1)[0])
@@ -76,6 +79,13 @@ def test_an_unknown_command_is_a_usage_error(shell: Shell) -> None:
     done = shell.edge("frobnicate")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: No such command")
+
+
+@pytest.mark.parametrize("group", ["model", "adapter"])
+def test_a_group_without_a_command_shows_its_help_as_it_is_and_is_a_usage_error(shell: Shell, group: str) -> None:
+    done = shell.edge(group)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == shell.edge(group, "--help").out
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["ask", "x"], ["docs"], ["search", "x"], ["add", "."], ["events"]])
@@ -377,3 +387,13 @@ def test_an_unknown_model_is_named_with_the_nearest_known_one(shell: Shell) -> N
 def test_pulling_an_unknown_model_starts_nothing(shell: Shell) -> None:
     assert shell.edge("model", "pull", "no-such-model").code == 1
     assert not (shell.home / "models").exists()
+
+
+def test_removing_adapters_of_which_one_is_not_there_removes_none(shell: Shell) -> None:
+    with shell.daemon() as daemon:
+        done = shell.edge("adapter", "rm", "pumps", "fans", "--yes")
+        assert (done.code, "no adapter is called fans" in done.err) == (1, True)
+        assert not [one for one in daemon.asked if one.method == "DELETE"]
+        twice = shell.edge("adapter", "rm", "pumps", "pumps", "--yes")
+    assert twice.code == 0
+    assert [one.target for one in daemon.asked if one.method == "DELETE"] == ["/edge/v1/adapters/pumps"]

@@ -42,6 +42,12 @@ def test_a_daemon_that_is_gone_is_said_with_its_age() -> None:
     assert "daemon unreachable for 12 s" in lines(View(samples.ENGINE, away=12.4), columns=80, rows=24)[0]
 
 
+def test_one_thread_is_not_several() -> None:
+    one = msgspec.structs.replace(samples.ENGINE.engines[0], threads=1)
+    shown = lines(View(msgspec.structs.replace(samples.ENGINE, engines=[one])), columns=200, rows=24)
+    assert ", 1 thread," in shown[1]
+
+
 def test_without_a_terminal_one_snapshot_is_printed(shell: Shell) -> None:
     with shell.daemon():
         done = shell.edge("top")
@@ -89,7 +95,7 @@ class Terminal:
         return code
 
 
-@pytest.mark.parametrize("key", [b"q", None], ids=["q", "ctrl-c"])
+@pytest.mark.parametrize("key", [b"q", b"\x1b[Aq", None], ids=["q", "an arrow and q", "ctrl-c"])
 def test_it_draws_until_somebody_leaves_and_restores_the_terminal(shell: Shell, key: bytes | None) -> None:
     with shell.daemon():
         terminal = Terminal(shell)

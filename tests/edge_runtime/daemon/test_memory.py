@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.daemon.memory import MIB, Decision, Reading, budget, decide, reserve, shares
+from edge_runtime.daemon.child import Child, State
+from edge_runtime.daemon.events import Events
+from edge_runtime.daemon.memory import MIB, Decision, Memory, Reading, budget, decide, reserve, shares
+from edge_runtime.engine.messages import Load, Stats
 
 MOST = 128 * MIB
+
+
+def engine(path: Path) -> Child:
+    """As after its start: it loads ``path``, and has said nothing yet."""
+    load = Load(path=str(path), name="writer")
+    child = Child("engine", "none", options=[], find=lambda: load, events=Events())
+    child.loaded = load
+    return child
+
+
+def stats(resident: int, cache: int = 0) -> Stats:
+    return Stats(running=0, waiting=0, cells_used=0, cells_total=0, resident=resident, cache_bytes=cache)
+
+
 OPEN = Decision(MOST)
 
 
@@ -92,3 +111,23 @@ def test_engines_share_by_what_they_hold_and_the_rest_equally() -> None:
     assert shares(100, {1: 10, 2: 30}) == {1: 40, 2: 60}
     assert shares(100, {}) == {}
     assert shares(100, {1: 0}) == {1: 100}
+
+
+def test_a_child_that_loads_counts_its_weights_and_after_a_death_what_it_took_before(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"x" * 4096)
+    memory, child = Memory(0, MOST, Events()), engine(weights)
+    assert memory.told(child) == ("engine", 4096, 0)
+    child.state, child.stats = "ready", stats(300 * MIB, 40 * MIB)
+    assert memory.told(child) == ("engine", 300 * MIB, 40 * MIB)
+    # It dies, and the next one loads: the prefixes are gone, the rest comes back.
+    child.state, child.stats = "starting", None
+    assert memory.told(child) == ("engine", 260 * MIB, 0)
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_child_that_is_gone_counts_nothing(state: State, tmp_path: Path) -> None:
+    memory, child = Memory(0, MOST, Events()), engine(tmp_path / "gone")
+    assert memory.told(child) == ("engine", 0, 0)
+    child.state, child.stats = state, None
+    assert memory.told(child) == ("engine", 0, 0)

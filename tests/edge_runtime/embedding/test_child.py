@@ -78,6 +78,26 @@ def test_a_question_is_answered_before_the_rest_of_a_document(embedder: Peer) ->
     assert (first.id, second.id) == ("question", "document")
 
 
+def test_a_question_is_answered_before_a_flood_of_others_short_texts(embedder: Peer) -> None:
+    flood = [Embed(id=str(number), texts=["text", "more text"]) for number in range(30)]
+    embedder.send(*flood, Embed(id="question", texts=["Which valve?"], kind="query"))
+    order = [getattr(embedder.receive(), "id", None) for _ in range(31)]
+    order.remove("question")
+    assert order == [str(number) for number in range(30)]
+    embedder.send(Embed(id="document", texts=[LONG]), *flood, Embed(id="question", texts=["Which?"], kind="query"))
+    order = [getattr(embedder.receive(), "id", None) for _ in range(32)]
+    assert order.index("question") < order.index("29") < order.index("document")
+
+
+def test_a_short_request_that_is_cancelled_is_dropped(embedder: Peer) -> None:
+    embedder.send(Embed(id="a", texts=["one"]), Embed(id="b", texts=["two"] * 3), Cancel(id="b"), Cancel(id="no"))
+    replies = [embedder.receive(), embedder.receive()]
+    assert {reply.id: isinstance(reply, Failed) for reply in replies if isinstance(reply, Vectors | Failed)} == {
+        "a": False,
+        "b": True,
+    }
+
+
 def test_requests_of_one_kind_are_answered_in_order(embedder: Peer) -> None:
     embedder.send(*(Embed(id=str(number), texts=["text"]) for number in range(10)))
     assert [getattr(embedder.receive(), "id", None) for _ in range(10)] == [str(number) for number in range(10)]
@@ -112,7 +132,7 @@ def test_a_damaged_model_file_is_named_and_the_child_goes_on(child: Peer, embedd
 
 
 def test_a_message_for_the_engine_is_refused(embedder: Peer) -> None:
-    embedder.send(Submit(id="s", prompt="x"))
+    embedder.send(Submit(id="s", domain="uid:1", prompt="x"))
     reply = embedder.receive()
     assert isinstance(reply, Failed)
     assert (reply.id, reply.code) == ("s", "invalid_request")

@@ -55,7 +55,9 @@ class Child:
                 return seen
 
     def ask(self, prompt: str = PROMPT, name: str = "a", **params: object) -> tuple[list[Token], Done]:
-        self.send(Submit(id=name, prompt=prompt, params=msgspec.convert({"max_tokens": 16, **params}, Params)))
+        self.send(
+            Submit(id=name, domain="uid:1", prompt=prompt, params=msgspec.convert({"max_tokens": 16, **params}, Params))
+        )
         *tokens, done = self.until(Done, name)
         assert isinstance(done, Done), done
         return [token for token in tokens if isinstance(token, Token)], done

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.engine import gguf, lora
-from edge_runtime.engine.adapters import Adapters
+from edge_runtime.engine.adapters import Adapters, check
 from edge_runtime.engine.llama import Llama, Logits, Shape
 from edge_runtime.errors import ModelFileError, RequestError
 from tests.edge_runtime import adapter_files as files
@@ -72,7 +72,7 @@ def test_an_adapter_changes_what_is_written_and_none_restores_it_to_the_bit(
     model: Llama, adapters: Adapters, one: Path
 ) -> None:
     before, text = logits(model), written(model)
-    adapters.attach("one", one, digest(one))
+    adapters.attach("one", check(one, digest(one)))
     assert np.array_equal(logits(model), before)
     adapters.use("one")
     changed, other = logits(model), written(model)
@@ -87,10 +87,10 @@ def test_an_adapter_changes_what_is_written_and_none_restores_it_to_the_bit(
 
 def test_two_adapters_do_not_mix(model: Llama, adapters: Adapters, one: Path, tmp_path: Path) -> None:
     two = files.write(tmp_path / "two.gguf", files.small_adapter(seed=2))
-    adapters.attach("one", one, digest(one))
+    adapters.attach("one", check(one, digest(one)))
     adapters.use("one")
     alone = logits(model)
-    adapters.attach("two", two, digest(two))
+    adapters.attach("two", check(two, digest(two)))
     adapters.use("two")
     assert not np.array_equal(logits(model), alone)
     adapters.use("one")
@@ -101,7 +101,7 @@ def test_two_adapters_do_not_mix(model: Llama, adapters: Adapters, one: Path, tm
 
 def test_freeing_the_adapter_in_use_leaves_the_bare_model(model: Llama, adapters: Adapters, one: Path) -> None:
     before = logits(model)
-    adapters.attach("one", one, digest(one))
+    adapters.attach("one", check(one, digest(one)))
     adapters.use("one")
     adapters.detach("one")
     assert np.array_equal(logits(model), before)
@@ -116,12 +116,12 @@ def test_a_name_that_comes_again_with_another_file_is_that_file(
     model: Llama, adapters: Adapters, one: Path, tmp_path: Path
 ) -> None:
     two = files.write(tmp_path / "two.gguf", files.small_adapter(seed=2))
-    adapters.attach("one", one, digest(one))
+    adapters.attach("one", check(one, digest(one)))
     adapters.use("one")
     first = logits(model)
-    adapters.attach("one", one, digest(one))
+    adapters.attach("one", check(one, digest(one)))
     assert np.array_equal(logits(model), first)
-    adapters.attach("one", two, digest(two))
+    adapters.attach("one", check(two, digest(two)))
     adapters.use("one")
     assert not np.array_equal(logits(model), first)
 
@@ -129,7 +129,7 @@ def test_a_name_that_comes_again_with_another_file_is_that_file(
 def test_a_second_context_has_a_choice_of_its_own(model: Llama, adapters: Adapters, one: Path) -> None:
     before = logits(model)
     beside = model.sibling(Shape(context=256, threads=1, batch=64))
-    adapters.attach("one", one, digest(one))
+    adapters.attach("one", check(one, digest(one)))
     adapters.use("one", beside)
     assert np.array_equal(logits(model), before)
     assert not np.array_equal(logits(beside), before)
@@ -144,9 +144,9 @@ def test_a_file_that_changed_since_it_was_added_is_refused(adapters: Adapters, o
     data[-200] ^= 1
     one.write_bytes(data)
     with pytest.raises(ModelFileError, match="has changed since it was added"):
-        adapters.attach("one", one, known)
+        adapters.attach("one", check(one, known))
     with pytest.raises(ModelFileError, match="cannot be read"):
-        adapters.attach("one", one.with_name("absent"), known)
+        adapters.attach("one", check(one.with_name("absent"), known))
 
 
 def half(shape: tuple[int, ...], kind: int = files.F32, size: int = 4) -> files.Tensor:
@@ -244,14 +244,14 @@ WRONG: dict[str, tuple[bytes, str]] = {
 REFUSING = """
 import hashlib, sys
 from pathlib import Path
-from edge_runtime.engine.adapters import Adapters
+from edge_runtime.engine.adapters import Adapters, check
 from edge_runtime.engine.llama import Llama, Shape
 from edge_runtime.errors import ModelFileError
 model = Llama(Path(sys.argv[1]), Shape(context=256, threads=1, batch=64))
 adapters = Adapters(model)
 for path in sorted(Path(sys.argv[2]).iterdir()):
     try:
-        adapters.attach("x", path, hashlib.sha256(path.read_bytes()).hexdigest())
+        adapters.attach("x", check(path, hashlib.sha256(path.read_bytes()).hexdigest()))
     except ModelFileError as error:
         print(f"{path.name}: {error.message}")
 model.decode(model.vocabulary.tokens("still here"), 0)

@@ -133,7 +133,7 @@ def test_half_a_character_is_never_sent(child: Child) -> None:
 
 def test_scores_are_the_sums_of_a_naive_pass_over_each_choice(child: Child, writer: Llama) -> None:
     prompt, choices = "The capital of France is", [" Paris", " Rome", " the largest city of the country, by far"]
-    child.send(Score(id="s", prompt=prompt, choices=choices))
+    child.send(Score(id="s", domain="uid:1", prompt=prompt, choices=choices))
     scored = child.until(Scored, "s")[-1]
     assert isinstance(scored, Scored)
     for choice, found, count in zip(choices, scored.logprobs, scored.tokens, strict=True):
@@ -149,11 +149,11 @@ def test_scores_are_the_sums_of_a_naive_pass_over_each_choice(child: Child, writ
 
 
 def test_a_score_with_an_empty_choice_is_refused(child: Child) -> None:
-    assert child.fail(Score(id="a", prompt="x", choices=["yes", ""])).code == "invalid_request"
+    assert child.fail(Score(id="a", domain="uid:1", prompt="x", choices=["yes", ""])).code == "invalid_request"
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(child: Child, writer: Llama) -> None:
-    failed = child.fail(Submit(id="a", prompt=LONG, params=Params(max_tokens=1)))
+    failed = child.fail(Submit(id="a", domain="uid:1", prompt=LONG, params=Params(max_tokens=1)))
     assert failed.code == "context_length_exceeded"
     assert str(len(writer.vocabulary.tokens(LONG))) in failed.message
     assert "512" in failed.message

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.engine.adapters import check
 from edge_runtime.engine.llama import Llama
 from edge_runtime.engine.snapshots import Snapshots
 from edge_runtime.errors import RequestError
@@ -195,7 +196,7 @@ def adapted(spacious: Llama, drive: Drive, tmp_path: Path) -> Driver:
     driver = drive(spacious)
     for seed, name in enumerate(("one", "two"), 1):
         path = files.write(tmp_path / f"{name}.gguf", files.small_adapter(seed=seed))
-        driver.generator.adapters.attach(name, path, hashlib.sha256(path.read_bytes()).hexdigest())
+        driver.generator.adapters.attach(name, check(path, hashlib.sha256(path.read_bytes()).hexdigest()))
     return driver
 
 

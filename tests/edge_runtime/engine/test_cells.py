@@ -151,3 +151,21 @@ def test_sequences_of_one_beginning_go_on_apart_from_shared_cells(wide: Llama) -
     cells.drop(0)
     assert cells.ledger.used == 10
     assert np.array_equal(_logits(wide, 5, 10, 1), alone)
+
+
+def test_overwriting_what_nobody_holds_changes_nothing_for_those_who_hold_something(wide: Llama) -> None:
+    wide.clear()
+    cells = Cells(wide, scratch=7)
+    wide.decode(list(range(1000, 1020)), 0)
+    cells.ledger.grow(0, 20)
+    cells.share(0, 1, 12)
+    _logits(wide, 7, 12, 1)
+    cells.ledger.grow(1, 1)
+    held = [cells.read(0, 0, 20), cells.read(1, 0, 13)]
+    assert not cells.overwrite(len(held[0]) // 2)
+    assert cells.overwrite(2 * len(held[0]))
+    assert [cells.read(0, 0, 20), cells.read(1, 0, 13)] == held
+    assert (cells.ledger.used, cells.ledger.length(0), cells.ledger.length(1)) == (21, 20, 13)
+    cells.drop(0)
+    assert cells.ledger.used == 13
+    assert cells.read(1, 0, 13) == held[1]

@@ -48,7 +48,10 @@ def test_ready_tells_what_the_model_file_says(start: Callable[..., Child], small
 
 def test_two_requests_together_are_answered_together(child: Child) -> None:
     params = Params(max_tokens=12)
-    child.send(Submit(id="1", prompt=PROMPT, params=params), Submit(id="2", prompt="One, two,", params=params))
+    child.send(
+        Submit(id="1", domain="uid:1", prompt=PROMPT, params=params),
+        Submit(id="2", domain="uid:1", prompt="One, two,", params=params),
+    )
     seen: dict[str, int] = {"1": 0, "2": 0}
     first_end: dict[str, int] = {}
     while len(first_end) < 2:
@@ -61,17 +64,22 @@ def test_two_requests_together_are_answered_together(child: Child) -> None:
     assert all(count > 0 for count in first_end.values())
 
 
-def test_a_purge_sent_while_a_request_runs_is_done_when_that_request_ends(child: Child) -> None:
-    for _ in range(10):  # wherever between two steps it arrives
-        child.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=2)))
-        assert isinstance(child.receive(), Token)
-        child.send(Purge(id="p"))
-        seen = child.until(Purged, "p")
-        assert any(isinstance(message, Done) for message in seen)
+def test_a_purge_is_answered_while_a_request_runs_which_goes_on_and_leaves_nothing(child: Child) -> None:
+    child.ask()
+    child.send(Submit(id="1", domain="uid:1", prompt="One, two, " * 20, params=Params(max_tokens=200, ignore_eos=True)))
+    assert isinstance(child.receive(), Token)
+    child.send(Purge(id="p"))
+    seen = child.until(Purged, "p")
+    assert not any(isinstance(message, Done) for message in seen)
+    done = child.until(Done, "1")[-1]
+    assert isinstance(done, Done)
+    assert done.completion_tokens == 200
+    for prompt in (PROMPT, "One, two, " * 20):
+        assert child.ask(prompt)[1].cached_tokens == 0
 
 
 def test_a_cancel_while_generating_ends_that_request_and_the_next_one_runs(child: Child) -> None:
-    child.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=450, ignore_eos=True)))
+    child.send(Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=450, ignore_eos=True)))
     assert isinstance(child.receive(), Token)
     child.send(Cancel(id="1"))
     done = child.until(Done, "1")[-1]
@@ -88,7 +96,7 @@ def test_a_cancel_in_the_middle_of_a_prompt_is_seen_between_two_chunks(
     child = start()
     child.send(Load(path=str(small_writer), name="small", context=2048, threads=1, batch=16))
     child.receive()
-    child.send(Submit(id="1", prompt=LONG, params=Params(max_tokens=4)), Cancel(id="1"))
+    child.send(Submit(id="1", domain="uid:1", prompt=LONG, params=Params(max_tokens=4)), Cancel(id="1"))
     done = child.until(Done, "1")[-1]
     assert isinstance(done, Done)
     assert (done.reason, done.completion_tokens) == ("cancelled", 0)
@@ -98,7 +106,10 @@ def test_a_cancel_in_the_middle_of_a_prompt_is_seen_between_two_chunks(
 
 def test_a_cancel_of_a_waiting_request_leaves_the_running_one_alone(child: Child) -> None:
     params = Params(max_tokens=20, ignore_eos=True)
-    child.send(Submit(id="1", prompt=PROMPT, params=params), Submit(id="2", prompt=PROMPT, params=params))
+    child.send(
+        Submit(id="1", domain="uid:1", prompt=PROMPT, params=params),
+        Submit(id="2", domain="uid:1", prompt=PROMPT, params=params),
+    )
     child.send(Cancel(id="2"), Cancel(id="never was here"))
     seen = child.until(Done, "1")
     ends = {message.id: message for message in seen if isinstance(message, Done)}
@@ -109,12 +120,12 @@ def test_a_cancel_of_a_waiting_request_leaves_the_running_one_alone(child: Child
     "params", [Params(max_tokens=-1), Params(top_p=7.0), Params(logit_bias={10**7: 1.0}), Params(logprobs=10**6)]
 )
 def test_a_parameter_that_cannot_be_is_refused_and_the_child_goes_on(child: Child, params: Params) -> None:
-    assert child.fail(Submit(id="a", prompt=PROMPT, params=params)).code == "invalid_request"
+    assert child.fail(Submit(id="a", domain="uid:1", prompt=PROMPT, params=params)).code == "invalid_request"
     assert child.ask(max_tokens=1)[1].completion_tokens == 1
 
 
 def test_an_empty_prompt_is_refused(child: Child) -> None:
-    assert child.fail(Submit(id="a", prompt="")).code == "invalid_request"
+    assert child.fail(Submit(id="a", domain="uid:1", prompt="")).code == "invalid_request"
 
 
 def test_messages_that_are_not_of_the_protocol_are_refused_and_the_child_goes_on(child: Child) -> None:
@@ -133,7 +144,7 @@ def test_messages_that_are_not_of_the_protocol_are_refused_and_the_child_goes_on
 
 
 def test_a_request_before_the_model_is_loaded_is_refused(start: Callable[..., Child]) -> None:
-    assert start().fail(Submit(id="a", prompt="x")).code == "engine_unavailable"
+    assert start().fail(Submit(id="a", domain="uid:1", prompt="x")).code == "engine_unavailable"
 
 
 def _missing(_: Path, target: Path) -> None:
@@ -187,7 +198,7 @@ def test_a_model_outside_the_readable_directories_cannot_be_loaded(
 
 
 def test_a_load_while_requests_are_in_flight_is_refused(child: Child, small_writer: Path) -> None:
-    child.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=500, ignore_eos=True)))
+    child.send(Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=500, ignore_eos=True)))
     child.receive()
     child.send(Load(path=str(small_writer), name="again", threads=1))
     failed = child.until(Failed, "load")[-1]
@@ -209,7 +220,7 @@ def test_a_killed_child_is_seen_as_the_end_of_the_stream(start: Callable[..., Ch
     child = start()
     child.send(Load(path=str(small_writer), name="small", context=512, threads=1))
     child.receive()
-    child.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=400, ignore_eos=True)))
+    child.send(Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=400, ignore_eos=True)))
     assert isinstance(child.receive(), Token)
     os.kill(child.process.pid, signal.SIGKILL)
     while child.receive() is not None:
@@ -229,7 +240,7 @@ def test_a_parent_that_goes_away_while_text_streams_ends_the_child(
     child = start()
     child.send(Load(path=str(small_writer), name="small", context=512, threads=1))
     child.receive()
-    child.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=400, ignore_eos=True)))
+    child.send(Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=400, ignore_eos=True)))
     assert isinstance(child.receive(), Token)
     assert child.close() == 0
 

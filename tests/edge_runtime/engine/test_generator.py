@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_runtime.engine.adapters import check
 from edge_runtime.engine.costs import StepCost
 from edge_runtime.engine.llama import Llama
 from edge_runtime.engine.messages import Failed
@@ -338,7 +339,7 @@ def test_a_step_whose_only_stream_must_make_room_is_left_out(
 ) -> None:
     driver = drive(cramped)
     path = files.write(tmp_path / "one.gguf", files.small_adapter())
-    driver.generator.adapters.attach("one", path, hashlib.sha256(path.read_bytes()).hexdigest())
+    driver.generator.adapters.attach("one", check(path, hashlib.sha256(path.read_bytes()).hexdigest()))
     driver.submit("a", words(cramped, 90), 60, priority="realtime")
     driver.submit("b", words(cramped, 90, seed=1), 60, priority="batch", adapter="one")
     answers = driver.drain()

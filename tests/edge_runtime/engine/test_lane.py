@@ -112,3 +112,32 @@ def test_a_purge_empties_the_cells_of_the_lane_too(spacious: Llama, drive: Drive
     assert context is not None
     assert binding().llama_memory_seq_pos_max(context.memory, 0) == -1
     assert binding().llama_memory_seq_pos_max(spacious.memory, 0) == -1
+
+
+def test_the_cells_of_the_lane_are_emptied_when_its_request_ends_though_others_write(
+    spacious: Llama, drive: Drive
+) -> None:
+    driver = drive(spacious)
+    driver.submit("d", words(spacious, 60), 5, deterministic=True)
+    driver.until(lambda: bool(driver.answers["d"].tokens))
+    driver.submit("n", words(spacious, 10), 60)
+    driver.generator.purge()
+    driver.until(lambda: driver.answers["d"].end is not None)
+    assert driver.answers["n"].end is None
+    context = driver.generator._lane._context
+    assert context is not None
+    assert binding().llama_memory_seq_pos_max(context.memory, 0) == -1
+    driver.drain()
+
+
+def test_a_request_of_a_higher_class_is_the_next_in_the_lane(spacious: Llama, drive: Drive) -> None:
+    driver = drive(spacious)
+    for name, priority in (("first", "batch"), ("second", "batch"), ("third", "interactive"), ("fourth", "realtime")):
+        driver.submit(name, words(spacious, 20), 2, deterministic=True, priority=priority)
+        if name == "first":
+            driver.step()
+    ended: list[str] = []
+    while driver.generator.busy:
+        driver.step()
+        ended += [name for name, answer in driver.answers.items() if answer.end is not None and name not in ended]
+    assert ended == ["first", "fourth", "third", "second"]

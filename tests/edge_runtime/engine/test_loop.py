@@ -86,7 +86,7 @@ def large(small_writer: Path) -> Iterator[Watched]:
 
 
 def test_a_cancel_ends_the_step_that_reads_its_prompt(large: Watched) -> None:
-    large.send(Submit(id="1", prompt=LONG, params=Params(max_tokens=4)), Ping(id="p"))
+    large.send(Submit(id="1", domain="uid:1", prompt=LONG, params=Params(max_tokens=4)), Ping(id="p"))
     large.until(Pong, "p")
     time.sleep(0.1)  # the step of six hundred rows begins now, and takes many times as long
     large.send(Cancel(id="1"))
@@ -101,7 +101,10 @@ def test_a_cancel_ends_the_step_that_reads_its_prompt(large: Watched) -> None:
 
 def test_a_cancel_of_one_of_two_leaves_the_step_of_both_whole(large: Watched) -> None:
     params = Params(max_tokens=30, ignore_eos=True)
-    large.send(Submit(id="1", prompt=PROMPT, params=params), Submit(id="2", prompt="One, two,", params=params))
+    large.send(
+        Submit(id="1", domain="uid:1", prompt=PROMPT, params=params),
+        Submit(id="2", domain="uid:1", prompt="One, two,", params=params),
+    )
     large.until(Token, "1")
     large.send(Cancel(id="1"))
     seen = large.until(Done, "2")
@@ -110,7 +113,7 @@ def test_a_cancel_of_one_of_two_leaves_the_step_of_both_whole(large: Watched) ->
 
 
 def test_a_ping_is_answered_while_texts_are_written(large: Watched) -> None:
-    large.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=200, ignore_eos=True)))
+    large.send(Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=200, ignore_eos=True)))
     large.until(Token, "1")
     large.send(Ping(id="p"))
     assert not any(isinstance(message, Done) for message in large.until(Pong, "p"))
@@ -120,7 +123,11 @@ def test_a_ping_is_answered_while_texts_are_written(large: Watched) -> None:
 
 def test_the_statistics_say_at_the_end_that_nothing_runs_and_no_cell_is_taken(large: Watched) -> None:
     for number in range(3):
-        large.send(Submit(id=f"{number}", prompt=f"{PROMPT}{number}", params=Params(max_tokens=3, ignore_eos=True)))
+        large.send(
+            Submit(
+                id=f"{number}", domain="uid:1", prompt=f"{PROMPT}{number}", params=Params(max_tokens=3, ignore_eos=True)
+            )
+        )
     ends = 0
     while ends < 3:
         ends += isinstance(large.receive(), Done)
@@ -146,7 +153,7 @@ def test_an_urgent_request_is_over_before_the_batches_that_were_first(
     classes: tuple[Class, ...] = ("batch", "batch", "realtime")
     for number, priority in enumerate(classes):
         params = Params(max_tokens=40 if priority == "batch" else 3, ignore_eos=True)
-        child.send(Submit(id=f"{number}", prompt=f"{PROMPT}{number}", params=params, priority=priority))
+        child.send(Submit(id=f"{number}", domain="uid:1", prompt=f"{PROMPT}{number}", params=params, priority=priority))
     order: list[Done] = []
     while len(order) < 3:
         message = child.receive()
@@ -165,7 +172,9 @@ def test_a_document_that_a_dead_engine_left_is_written_to_its_end_by_the_next(
     load = Load(path=str(small_writer), name="small", context=512, threads=1)
 
     def ask(child: Child, resume: list[int]) -> tuple[list[int], str]:
-        child.send(Submit(id="1", prompt=prompt, params=Params(max_tokens=60), structure=form, resume=resume))
+        child.send(
+            Submit(id="1", domain="uid:1", prompt=prompt, params=Params(max_tokens=60), structure=form, resume=resume)
+        )
         tokens = [message for message in child.until(Done, "1") if isinstance(message, Token)]
         return [one for token in tokens for one in token.ids], text(tokens)
 
@@ -192,8 +201,8 @@ def test_a_purge_before_a_model_is_loaded_is_answered(start: Callable[..., Child
 
 def test_scores_are_answered_beside_texts(large: Watched) -> None:
     large.send(
-        Submit(id="1", prompt=PROMPT, params=Params(max_tokens=20, ignore_eos=True)),
-        Score(id="s", prompt="The pump", choices=[" runs", " is", " x y z"]),
+        Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=20, ignore_eos=True)),
+        Score(id="s", domain="uid:1", prompt="The pump", choices=[" runs", " is", " x y z"]),
     )
     kinds: dict[str, Up] = {}
     while len(kinds) < 2:
@@ -215,7 +224,9 @@ def test_an_adapter_that_is_detached_while_it_writes_ends_that_text_and_not_the_
     child.receive()
     child.send(Attach(id="a", name="one", path=str(path), digest=hashlib.sha256(content).hexdigest()))
     assert isinstance(child.receive(), Attached)
-    child.send(Submit(id="1", prompt=PROMPT, params=Params(max_tokens=300, ignore_eos=True), adapter="one"))
+    child.send(
+        Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=300, ignore_eos=True), adapter="one")
+    )
     child.until(Token, "1")
     child.send(Detach(id="d", name="one"))
     child.until(Attached, "d")
@@ -236,7 +247,7 @@ def test_a_context_smaller_than_a_step_serves_what_fits_into_it(
     ready = child.receive()
     assert isinstance(ready, Ready), ready
     assert ready.context == context
-    child.send(Submit(id="1", prompt="One", params=Params(max_tokens=4, ignore_eos=True)))
+    child.send(Submit(id="1", domain="uid:1", prompt="One", params=Params(max_tokens=4, ignore_eos=True)))
     end = child.until(Done, "1")[-1]
     if context == 1:
         assert isinstance(end, Failed)
