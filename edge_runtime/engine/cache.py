@@ -6,13 +6,14 @@ slow every step, and putting a thousand tokens back takes milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from typing import Protocol
 
 import numpy as np
 
 from edge_runtime.engine.cells import Cells
+from edge_runtime.engine.costs import TILE
 from edge_runtime.engine.messages import CLASSES
 from edge_runtime.engine.prefixes import LEAST, PUBLIC, Node, Owner, Reading, Tokens, Tree, exact, shared_length
 from edge_runtime.engine.sequence import Sequence
@@ -38,10 +39,13 @@ class Shelf(Protocol):
 
 
 class PrefixCache:
-    """One context's prefixes."""
+    """One context's prefixes; ``invariant`` says whether rows come out the same in steps of any size."""
 
-    def __init__(self, cells: Cells, limit: int, shelf: Shelf | None) -> None:
+    def __init__(
+        self, cells: Cells, limit: int, shelf: Shelf | None, *, invariant: Callable[[], bool] = lambda: True
+    ) -> None:
         self._cells = cells
+        self._invariant = invariant
         self._shelf = shelf
         self.tree = Tree(limit)
         self.reused: dict[str, int] = {"live": 0, "memory": 0, "disk": 0}
@@ -103,7 +107,11 @@ class PrefixCache:
             self._took(one, length, known.tier, known.reading)
 
     def _fit(self, one: Sequence, shared: int, reading: Reading) -> int:
-        return exact(len(one.prompt), shared, reading) if one.canonical and one.greedy else shared
+        if not (one.canonical and one.greedy):
+            return shared
+        if not self._invariant():
+            shared = shared // TILE * TILE  # only whole blocks are read as they would be anew
+        return exact(len(one.prompt), shared, reading)
 
     def _took(self, one: Sequence, length: int, tier: str, reading: Reading) -> None:
         one.evaluated = length

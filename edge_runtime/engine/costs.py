@@ -61,13 +61,12 @@ class _Line:
 
 
 class StepCost:
-    """The cost model for one number of threads; ``prior`` is another's, to begin with."""
+    """The cost model for one number of threads; ``prior`` is another's, to begin with, and ``slower`` than that."""
 
-    def __init__(self, prior: StepCost | None = None) -> None:
+    def __init__(self, prior: StepCost | None = None, *, slower: float = 1.0) -> None:
         guess = [10.0, 3.0, 1.0]
-        self.lines: list[_Line] = [
-            _Line(list(guess if prior is None else prior.lines[kernel].weights)) for kernel in range(3)
-        ]
+        known = [guess if prior is None else prior.lines[kernel].weights for kernel in range(3)]
+        self.lines: list[_Line] = [_Line([weight * slower for weight in weights]) for weights in known]
         self.offsets: dict[int, float] = {} if prior is None else dict(prior.offsets)
 
     def predict(self, rows: int, cells: int) -> float:

@@ -18,7 +18,7 @@ from edge_runtime.engine.erasure import Erasure
 from edge_runtime.engine.governor import Governor
 from edge_runtime.engine.lane import Lane
 from edge_runtime.engine.llama import AbortedError, Llama
-from edge_runtime.engine.messages import Failed, Score, Stats, Submit, Up
+from edge_runtime.engine.messages import CLASSES, Failed, Score, Stats, Submit, Up
 from edge_runtime.engine.prefixes import Reading
 from edge_runtime.engine.roster import Roster
 from edge_runtime.engine.scheduler import WIDE, Limits, Plan
@@ -51,7 +51,9 @@ class Generator:
         self._setting = setting
         self.steps = Steps(model, setting.turn, setting.governor, scratch=setting.slots)
         self._cells = Cells(model, scratch=setting.slots)
-        self._cache = PrefixCache(self._cells, setting.cache_bytes, setting.shelf)
+        self._cache = PrefixCache(
+            self._cells, setting.cache_bytes, setting.shelf, invariant=lambda: self.steps.invariant
+        )
         self._roster = Roster(self._cells, self._cache, slots=setting.slots)
         self._lane = Lane(model, self.adapters, setting.turn, setting.governor)
         self._erasure = Erasure(self._cells, self._cache, self._roster)
@@ -143,10 +145,10 @@ class Generator:
             self._erasure.advance()
         except EngineError:
             self._start_over()
+        began = time.perf_counter()
         self._roster.admit()
         streams = self._roster.streams()
         out: list[Up] = []
-        began = time.perf_counter()
         if not streams or self._lane.due:
             out += self._lane.step()
         if self._scores:
@@ -247,12 +249,17 @@ class Generator:
 
     def _fan(self) -> list[Up]:
         """One step over the choices of the score whose turn it is; a narrow one while others write."""
-        one = self._scores[0]
+        one = min(self._scores, key=lambda score: CLASSES.index(score.priority))
         while self._cells.ledger.free < one.limit:
-            slot = scheduler.victim(self._roster.streams(), least=1)
+            slot = scheduler.victim(self._roster.streams(), least=1, most_urgent=one.priority)
             if slot is None:
                 break
             self._roster.park(self._roster.running[slot])
+        if self._cells.ledger.free < one.limit and self._roster.streams():
+            # All who hold cells are more urgent: it makes room itself, and begins again when there is some.
+            self._end_score(one)
+            self._roster.park(one)
+            return []
         most = WIDE if self._roster.streams() else self.model.outputs
         try:
             self.adapters.use(one.request.adapter)

@@ -109,6 +109,8 @@ def _came_together(readers: Sequence[Stream], cost: StepCost) -> bool:
     """
     if not any(stream.pending > 1 for stream in readers) or len(readers) < 2:
         return False
+    if len({stream.priority for stream in readers}) > 1:
+        return False  # who is more urgent does not wait for the others
     arrivals = [stream.arrived for stream in readers]
     rest = sum(stream.pending for stream in readers) * cost.predict(TILE, TILE * TILE) / TILE
     return max(arrivals) - min(arrivals) <= TOGETHER and rest <= HOLD_MS
@@ -223,11 +225,13 @@ def _lower(stream: Stream, one: Waiting) -> bool:
     return CLASSES.index(stream.priority) > CLASSES.index(one.priority)
 
 
-def victim(running: Sequence[Stream], *, least: int = 2) -> int | None:
+def victim(running: Sequence[Stream], *, least: int = 2, most_urgent: Class = CLASSES[0]) -> int | None:
     """Who makes room when cells run out in the middle: the lowest class, the latest arrival.
 
-    None where fewer than ``least`` run: the last one is never parked for itself.
+    None where fewer than ``least`` run, for the last one is never parked for itself, and where all are of a higher
+    class than ``most_urgent``.
     """
+    running = [stream for stream in running if CLASSES.index(stream.priority) >= CLASSES.index(most_urgent)]
     if len(running) < least:
         return None
     return max(running, key=lambda stream: (CLASSES.index(stream.priority), stream.arrived)).slot

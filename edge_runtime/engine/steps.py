@@ -51,7 +51,8 @@ class Steps:
 
     def _cost(self, threads: int) -> StepCost:
         if threads not in self._costs:
-            self._costs[threads] = StepCost(next(iter(self._costs.values()), None))
+            known, prior = next(iter(self._costs.items()), (threads, None))
+            self._costs[threads] = StepCost(prior, slower=max(known / threads, 1.0))
         return self._costs[threads]
 
     def probe(self) -> None:

@@ -123,6 +123,8 @@ def test_a_cost_model_for_another_number_of_threads_begins_where_the_first_one_i
     first = _taught(2, noise=0.02)
     second = StepCost(first)
     assert second.predict(16, 3000) == first.predict(16, 3000)
+    half = StepCost(first, slower=2.0)
+    assert half.predict(16, 3000) == pytest.approx(2 * first.predict(16, 3000))
     second.observe(16, 3000, 500.0)
     assert second.predict(16, 3000) > first.predict(16, 3000)
 

@@ -120,7 +120,8 @@ def test_with_nobody_writing_a_prompt_takes_a_whole_step(streams: list[Stream]) 
 @given(_streams(adapters=("",), least=2))
 def test_prompts_that_came_together_all_begin_to_write_with_one_step(streams: list[Stream]) -> None:
     readers = {
-        stream.slot: replace(stream, reads=True, pending=stream.pending % 90 + 1, arrived=1.0) for stream in streams
+        stream.slot: replace(stream, reads=True, pending=stream.pending % 90 + 1, arrived=1.0, priority="interactive")
+        for stream in streams
     }
     first: set[int] = set()
     while not first:
@@ -131,6 +132,12 @@ def test_prompts_that_came_together_all_begin_to_write_with_one_step(streams: li
             if not readers[slot].pending:
                 first.add(slot)
     assert first == set(readers)
+
+
+def test_an_urgent_prompt_begins_to_write_while_one_that_came_with_it_for_the_batch_is_read() -> None:
+    urgent = Stream(slot=0, priority="realtime", pending=20, evaluated=0, reads=True, arrived=1.0, last_step=1.0)
+    other = replace(urgent, slot=1, priority="batch", pending=600)
+    assert dict(plan([urgent, other], COST, LIMITS, 1.1).rows)[0] == 20
 
 
 @given(st.integers(0, 700), st.integers(0, 10), st.integers(1, 200))
@@ -370,3 +377,11 @@ def test_the_victim_is_of_the_lowest_class_and_the_latest_of_it_and_never_the_la
     lowest = max(CLASSES.index(stream.priority) for stream in running)
     assert CLASSES.index(chosen.priority) == lowest
     assert chosen.arrived == max(stream.arrived for stream in running if CLASSES.index(stream.priority) == lowest)
+
+
+def test_nobody_makes_room_for_a_lower_class() -> None:
+    running = [
+        Stream(slot=slot, priority=priority, pending=1, evaluated=9, reads=False, arrived=1.0, last_step=1.0)
+        for slot, priority in enumerate(CLASSES)
+    ]
+    assert [victim(running[:count], least=1, most_urgent=CLASSES[1]) for count in (1, 2, 3)] == [None, 1, 2]
