@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_runtime.protocol import AdapterName, Own, Wire
+from edge_runtime.protocol import AdapterName, Base64, Own, Wire
 
 
 class Adapter(Wire, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class AdapterAdd(Own, frozen=True, kw_only=True):
     """``POST /edge/v1/adapters``: a GGUF file in base64, made for the writer ``base``."""
 
     name: AdapterName
-    content: str  # base64
+    content: Base64
     base: str | None = None  # an installed writer; null: the configured one
 
 
@@ -30,8 +30,12 @@ class AdapterAdded(Wire, frozen=True, kw_only=True):
     unchanged: bool = False  # the same bytes were already there under this name
 
 
+class ListedAdapter(Adapter, frozen=True, kw_only=True):
+    base_installed: bool  # as a whole; false: it was removed, or is damaged, and the adapter waits for it
+
+
 class AdapterList(Wire, frozen=True, kw_only=True):
-    adapters: list[Adapter]
+    adapters: list[ListedAdapter]
 
 
 class AdapterRemoved(Wire, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ The ``openai`` package needs no more than its own transport::
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import aclosing
@@ -25,7 +24,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from edge_runtime import adapter_protocol, engine_protocol, model_protocol, openai_protocol, protocol
-from edge_runtime.errors import EdgeError, UnreachableError, from_wire
+from edge_runtime.errors import EdgeError, RequestError, UnreachableError, from_wire
 from edge_runtime.http1 import Reply, Request, exchange
 from edge_runtime.sse import EventLines, ServerEvent
 
@@ -63,6 +62,10 @@ async def _events(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
 
 
 def _path(*parts: str) -> str:
+    """Raises RequestError for a name that would not stay a part of its own: servers fold these away."""
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise RequestError(f'"{part}" is no name; give the name of what is meant')
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
@@ -151,8 +154,7 @@ class Client:
         self, name: str, content: bytes, *, collection: str = protocol.DEFAULT_COLLECTION
     ) -> protocol.DocumentAdded:
         """Raises DocumentError where the daemon cannot read it (a scan, encrypted, damaged, empty)."""
-        encoded = base64.b64encode(content).decode("ascii")
-        body = protocol.DocumentAdd(name=name, content=encoded, collection=collection)
+        body = protocol.DocumentAdd(name=name, content=content, collection=collection)
         return await self._call(protocol.DocumentAdded, "POST", "/edge/v1/documents", body)
 
     async def documents(self) -> protocol.DocumentList:
@@ -243,7 +245,7 @@ class Client:
 
     async def add_adapter(self, name: str, content: bytes, *, base: str | None = None) -> adapter_protocol.AdapterAdded:
         """Raises RequestError where it is no LoRA adapter, or one for another model."""
-        body = adapter_protocol.AdapterAdd(name=name, content=base64.b64encode(content).decode("ascii"), base=base)
+        body = adapter_protocol.AdapterAdd(name=name, content=content, base=base)
         return await self._call(adapter_protocol.AdapterAdded, "POST", "/edge/v1/adapters", body)
 
     async def remove_adapter(self, name: str) -> adapter_protocol.AdapterRemoved:

@@ -84,7 +84,7 @@ class EngineState(Wire, frozen=True, kw_only=True):
 
 
 class Latency(Wire, frozen=True, kw_only=True):
-    """Of the latest texts of one class, in milliseconds; null before the first one."""
+    """Of the latest texts of one class, in milliseconds; null where there were none for a minute."""
 
     first_p50_ms: float | None
     first_p95_ms: float | None

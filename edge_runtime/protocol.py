@@ -21,8 +21,22 @@ Verdict = Literal["good", "bad"]
 Priority = Literal["realtime", "interactive", "batch"]
 
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
-CollectionName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-AdapterName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Base64 = Annotated[bytes, Meta(description="The file's bytes in base64 (RFC 4648, section 4), padded, on one line.")]
+# What a name may hold: for programs, and in words for people.
+COLLECTION = Meta(
+    pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
+    description="1 to 64 of a-z, 0-9, dash and underscore, beginning with a letter or a digit.",
+)
+ADAPTER = Meta(
+    pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+    description="1 to 64 of a-z, 0-9, dot, dash and underscore, beginning with a letter or a digit.",
+)
+BACKUP = Meta(
+    pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    description="1 to 100 of A-Z, a-z, 0-9, dot, dash and underscore, beginning with a letter or a digit.",
+)
+CollectionName = Annotated[str, COLLECTION]
+AdapterName = Annotated[str, ADAPTER]
 DEFAULT_COLLECTION = "default"
 
 
@@ -163,7 +177,7 @@ class DocumentAdd(Own, frozen=True, kw_only=True):
     """``POST /edge/v1/documents``: the file's bytes in base64 (the CLI reads, the daemon parses in a limited child)."""
 
     name: Annotated[str, Meta(min_length=1, max_length=1024)]
-    content: str  # base64
+    content: Base64
     collection: CollectionName = DEFAULT_COLLECTION
 
 
@@ -310,7 +324,7 @@ class Acknowledged(Wire, frozen=True, kw_only=True):
 class BackupRequest(Own, frozen=True, kw_only=True):
     """``POST /edge/v1/backup``: the file is written to ``EDGE_HOME/backups``, the one place the sealed daemon may."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    name: Annotated[str, BACKUP] | None = None
 
 
 class BackupReply(Wire, frozen=True, kw_only=True):

@@ -102,7 +102,7 @@ class Store:
         """Where ``file`` of ``entry`` is gathered from ``source``; what an earlier attempt left is resumed."""
         key = hashlib.sha256(f"{file.sha256 or file.name}\n{source}".encode()).hexdigest()[:12]
         folder = f"partial/{entry.name}/{file.role}-{key}"
-        self._make(folder)
+        _make(self.root, folder)
         return Partial(self.root / folder, self._room_for)
 
     def gathering(self, name: str) -> AbstractContextManager[None]:
@@ -115,7 +115,7 @@ class Store:
 
     def workspace(self, name: str) -> Path:
         """A directory on the store's file system for making variants of ``name``; :meth:`remove` clears it."""
-        self._make(f"partial/{name}/workspace")
+        _make(self.root, f"partial/{name}/workspace")
         return self.root / "partial" / name / "workspace"
 
     def blob(self, sha256: str | None, size: int | None = None) -> Path | None:
@@ -213,6 +213,12 @@ class Store:
             for role, (sha256, size) in wanted.items()
         )
 
+    def holds(self, name: str) -> bool:
+        """Whether there is something of ``name`` to remove: whole, damaged, or half fetched."""
+        # Only what a model can be called becomes part of a path.
+        places = (self.root / "installed" / f"{name}.json", self.root / "partial" / name)
+        return catalog.NAME.fullmatch(name) is not None and any(place.exists() for place in places)
+
     def remove(self, name: str) -> int:
         """Forget ``name``, its tuning and its unfinished downloads; returns the bytes freed.
 
@@ -221,8 +227,7 @@ class Store:
         """
         before = self.used_bytes()
         with self._locked():
-            known = (self.root / "installed" / f"{name}.json").exists() or (self.root / "partial" / name).exists()
-            if not catalog.NAME.fullmatch(name) or not known:
+            if not self.holds(name):
                 raise NotInstalledError(f"{name} is not installed; `edge model list` shows what is")
             for folder in ("installed", "tuned"):
                 (self.root / folder / f"{name}.json").unlink(missing_ok=True)
@@ -263,22 +268,23 @@ class Store:
                 f"{what} needs {megabytes(size - held)}, and the disk at {self.root} has {megabytes(free)} free"
             )
 
-    def _make(self, folder: str) -> None:
-        try:
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"{self.root} cannot be written: {error.strerror}; whose is it?") from error
-
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         for folder in ("blobs", "installed", "tuned", "partial"):
-            self._make(folder)
+            _make(self.root, folder)
         try:
             with (self.root / "lock").open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except OSError as error:
             raise StoreError(f"the model store at {self.root} cannot be written: {error.strerror or error}") from error
+
+
+def _make(root: Path, folder: str) -> None:
+    try:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{root} cannot be written: {error.strerror}; whose is it?") from error
 
 
 def _told(step: Callable[[str, int, int], None] | None, role: str, size: int) -> Callable[[int], None] | None:

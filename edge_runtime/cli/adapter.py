@@ -77,9 +77,14 @@ def list_adapters(*, as_json: bool) -> None:
     if not found.adapters:
         say("no adapters yet; add one: edge adapter add FILE --name NAME")
         return
-    rows = [(one.name, one.base, one.rank, size(one.size)) for one in found.adapters]
-    for line in table(("name", "base", "rank", "size"), rows):
+    rows = [
+        (one.name, one.base, one.rank, size(one.size), "" if one.base_installed else "base not installed")
+        for one in found.adapters
+    ]
+    for line in table(("name", "base", "rank", "size", "state"), rows):
         put(line)
+    for base in sorted({one.base for one in found.adapters if not one.base_installed}):
+        say(f"{clean_line(base)} is not installed, so its adapters cannot be used: edge model pull {clean_line(base)}")
 
 
 @adapter.command(short_help="Remove adapters.")

@@ -192,7 +192,7 @@ def pull(*, names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="What was removed, as JSON.")
 def remove(*, names: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Remove models, what tuning made of them, and unfinished downloads of them.
+    """Remove models, what tuning made of them, and unfinished downloads of them; none, where one is not there.
 
     \b
     Example:
@@ -201,15 +201,19 @@ def remove(*, names: tuple[str, ...], yes: bool, as_json: bool) -> None:
     paths = Paths.from_environment()
     store = open_store(paths)
     used = config.load(paths.config).models
-    for name in names:
+    wanted = list(dict.fromkeys(names))
+    for name in wanted:
+        if not store.holds(name):
+            raise NotInstalledError(f"{clean_line(name)} is not installed; `edge model list` shows what is")
+    for name in wanted:
         if name in {used.writer, used.embedder}:
             say(f"{name} is what this box is set up with; the daemon will not start without it")
     if not yes:
-        confirm(f"remove {', '.join(clean_line(name) for name in names)}?")
+        confirm(f"remove {', '.join(wanted)}?")
     freed: dict[str, int] = {}
-    for name in names:
+    for name in wanted:
         freed[name] = store.remove(name)
-        say(f"removed {clean_line(name)}: {size(freed[name])} freed")
+        say(f"removed {name}: {size(freed[name])} freed")
     if as_json:
         put_json({"removed": [{"name": name, "freed": count} for name, count in freed.items()]})
 

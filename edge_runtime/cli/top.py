@@ -163,7 +163,7 @@ def _watch(box: SyncClient) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One snapshot as JSON.")
 @click.option("--once", is_flag=True, help="Print one snapshot and leave.")
 def top(*, as_json: bool, once: bool) -> None:
-    """Watch the engine: requests by class, tokens a second, latency, cells, cache and memory.
+    """Watch the engine: requests by class, tokens a second, latency of the last minute, cells, cache and memory.
 
     Drawn twice a second until q or ctrl-c. Where stdout is no terminal, one snapshot is printed.
 

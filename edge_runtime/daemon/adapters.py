@@ -59,6 +59,7 @@ class Adapters:
 
     def __init__(self, root: Path, base: str, weights: Callable[[str], Path]) -> None:
         self._root = root
+        _sweep(root)
         self._base = base
         self._weights = weights
         self._records = {record.name: record for record in _recorded(root)}
@@ -123,6 +124,8 @@ class Adapters:
             )
             records.write(self._root / f"{name}.json", record)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file(name).unlink(missing_ok=True)
             raise StorageError(f"the adapter cannot be kept: {error.strerror}; make room, then add it again") from error
         finally:
             with contextlib.suppress(OSError):
@@ -260,6 +263,20 @@ async def _call(child: Child, message: Attach | Detach) -> None:
 
 def _name_in_engine(record: Adapter) -> str:
     return f"{record.name}@{record.sha256[:16]}"
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a crash while adding has left unfinished; say which files nobody has added."""
+    for path in root.glob("*.gguf"):
+        if not path.with_suffix(".json").exists():
+            logs.warn("adapter.unknown", path=str(path), reason="it was never added: edge adapter add, or remove it")
+    for path in (*root.glob(".*.part"), *root.glob(".*.json.*")):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # it only takes room
+            logs.warn("adapter.left", path=str(path), reason=error.strerror or str(error))
+        else:
+            logs.info("adapter.swept", path=str(path))
 
 
 def _recorded(root: Path) -> Iterator[Adapter]:

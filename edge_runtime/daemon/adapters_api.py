@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+
+import msgspec
 
 from edge_runtime import adapter_protocol
 from edge_runtime.daemon.call import Call, Reply, Route
-from edge_runtime.errors import RequestError
 
 
 async def list_adapters(call: Call, _: None) -> Reply:
-    return adapter_protocol.AdapterList(adapters=call.daemon.adapters.known())
+    here = await asyncio.to_thread(call.daemon.pool.stock.names)
+    return adapter_protocol.AdapterList(
+        adapters=[
+            adapter_protocol.ListedAdapter(**msgspec.structs.asdict(one), base_installed=one.base in here)
+            for one in call.daemon.adapters.known()
+        ]
+    )
 
 
 async def add_adapter(call: Call, body: adapter_protocol.AdapterAdd) -> Reply:
-    try:
-        content = await asyncio.to_thread(base64.b64decode, body.content, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"content is not base64: {error}", param="content") from None
-    added = await call.daemon.library.finish(call.daemon.adapters.add(body.name, content, body.base))
+    added = await call.daemon.library.finish(call.daemon.adapters.add(body.name, body.content, body.base))
     if not added.unchanged:
         call.daemon.events.publish("adapter.added", adapter=body.name, base=added.adapter.base)
     return added
@@ -50,7 +51,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Add a LoRA adapter (GGUF) for an installed writer.",
         handle=add_adapter,
         body=adapter_protocol.AdapterAdd,
-        example=adapter_protocol.AdapterAdd(name="pumps", content="R0dVRgMAAAA="),
+        example=adapter_protocol.AdapterAdd(name="pumps", content=b"GGUF\3\0\0\0"),
         reply=adapter_protocol.AdapterAdded,
         large=True,
     ),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from edge_runtime import protocol
 from edge_runtime.daemon.pace import Pace
 from edge_runtime.daemon.peers import Action, Peer
 from edge_runtime.daemon.requests import Running
@@ -25,6 +26,15 @@ SMALL_BODY = 16 * 2**20  # bytes; only documents may be larger
 _INLINE_BYTES = 2**20  # a larger body is decoded in a thread
 _FIELD = re.compile(r"field `([^`]+)`")
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_PATTERN = re.compile(r"Expected `str` matching regex '(.*)'")
+_LENGTH = re.compile(r"Expected `(\w+)` of length (>=|<=) (\d+)")
+_NAMES = {meta.pattern: meta.description for meta in (protocol.COLLECTION, protocol.ADAPTER, protocol.BACKUP)}
+_REMEDIES = (
+    ("Invalid base64", "send the bytes in base64 (RFC 4648, section 4), padded, on one line"),
+    ("Invalid enum value", "/openapi.json lists those that there are"),
+    ("Object contains unknown field", "leave it out, or look in /openapi.json for what it is called"),
+    ("Object missing required field", "add it"),
+)
 
 encode = msgspec.json.Encoder().encode
 Reply = msgspec.Struct | web.StreamResponse
@@ -123,14 +133,31 @@ def decode(raw: bytes, kind: type[msgspec.Struct]) -> Any:
 
 
 def _explain(message: str) -> RequestError:
-    """msgspec's sentence as ours: the field at fault comes first."""
+    """msgspec's sentence as ours: the field at fault comes first, and last what to do about it."""
     at = _AT.search(message)
     path = at.group(1) if at else ""
     reason = message[: at.start()] if at else message
     named = _FIELD.search(reason)
     if named:
         path = f"{path}.{named.group(1)}" if path else named.group(1)
-    return RequestError(f"{path}: {reason}" if path else reason, param=path or None)
+    told = _tell(reason)
+    return RequestError(f"{path}: {told}" if path else told, param=path or None)
+
+
+def _tell(reason: str) -> str:
+    """What is wrong with a value, in words, with a remedy where msgspec's sentence holds none."""
+    if named := _PATTERN.fullmatch(reason):
+        pattern = named.group(1)
+        words = _NAMES.get(pattern)
+        return f"this cannot be a name; write {words.removesuffix('.')}" if words else f"write what matches {pattern}"
+    if measured := _LENGTH.fullmatch(reason):
+        kind, sign, bound = measured.groups()
+        what = ("character" if kind == "str" else "item") + "s" * (bound != "1")
+        if sign == "<=":
+            return f"it is too long; give at most {bound} {what}"
+        return f"it is {'empty' if bound == '1' else 'too short'}; give at least {bound} {what}"
+    remedy = next((text for start, text in _REMEDIES if reason.startswith(start)), "")
+    return f"{reason}; {remedy}" if remedy else reason
 
 
 async def read_body(call_request: web.Request, *, limit: int, seconds: float) -> bytes:

@@ -32,7 +32,7 @@ from edge_runtime.engine.messages import (
     Up,
     encode,
 )
-from edge_runtime.errors import EdgeError, EngineError, from_wire
+from edge_runtime.errors import EdgeError, EngineError
 from edge_runtime.protocol import ChildStatus
 from edge_runtime.turn import Turn
 
@@ -252,8 +252,8 @@ class Child:
             case Failed(id="load", message=text):
                 self._turn("failed", text)
                 self.kill()
-            case Failed(id=key, code=code, message=text):
-                self._hand(key, from_wire(code, text))
+            case Failed(id=key):
+                self._hand(key, message.error)
             case other:
                 self._hand(other.id, other)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,10 +174,6 @@ async def add_document(call: Call, body: protocol.DocumentAdd) -> Reply:
     from edge_runtime.knowledge.documents import Limits  # noqa: PLC0415
     from edge_runtime.knowledge.ingest import ingest  # noqa: PLC0415
 
-    try:
-        content = await asyncio.to_thread(base64.b64decode, body.content, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"content is not base64: {error}", param="content") from None
     limits = Limits(
         memory_bytes=settings.parse_memory_bytes,
         seconds=settings.parse_seconds,
@@ -205,7 +199,7 @@ async def add_document(call: Call, body: protocol.DocumentAdd) -> Reply:
 
     async with shelf.adding:
         call.running.start()
-        return await ingest(shelf.index, shelf.embedder, body.name, content, body.collection, limits, store=store)
+        return await ingest(shelf.index, shelf.embedder, body.name, body.content, body.collection, limits, store=store)
 
 
 def _named(shelf: Shelf, collection: str, name: str) -> list[str]:
@@ -356,7 +350,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Add a document, in place of an older one of the same name.",
         handle=add_document,
         body=protocol.DocumentAdd,
-        example=protocol.DocumentAdd(name="note.md", content="IyBOb3RlCgpUaGUgcHVtcCBpcyBncmVlbi4K"),
+        example=protocol.DocumentAdd(name="note.md", content=b"# Note\n\nThe pump is green.\n"),
         reply=protocol.DocumentAdded,
         large=True,
     ),

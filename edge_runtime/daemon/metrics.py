@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import math
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_runtime.engine_protocol import Latency
@@ -13,9 +14,10 @@ from edge_runtime.engine_protocol import Latency
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
-_RECENT = 256  # observations by class that the quantiles of now are taken of
+_RECENT, _RECENT_SECONDS = 256, 60.0  # observations by class, and their age, that the quantiles of now are taken of
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 Labels = tuple[tuple[str, str], ...]
+Observed = deque[tuple[float, float]]  # when, by the monotonic clock, and how many seconds
 
 
 def _labels(labels: Labels) -> str:
@@ -102,38 +104,48 @@ class Histogram:
 
 
 class Recent:
-    """The latest observations of each class, for a person who watches; Prometheus works out its own."""
+    """The latest observations of each class, for a person who watches; Prometheus works out its own.
+
+    Whoever observes appends and no more: what is too old is left out when somebody reads.
+    """
 
     def __init__(self) -> None:
         self.written = 0  # tokens
-        self._first: dict[str, deque[float]] = {}
-        self._between: dict[str, deque[float]] = {}
+        self._first: dict[str, Observed] = {}
+        self._between: dict[str, Observed] = {}
 
-    def first(self, priority: str) -> deque[float]:
+    def first(self, priority: str) -> Observed:
         """Seconds to first tokens, to be added to."""
         return self._first.setdefault(priority, deque(maxlen=_RECENT))
 
-    def between(self, priority: str) -> deque[float]:
+    def between(self, priority: str) -> Observed:
         """Seconds between tokens, to be added to."""
         return self._between.setdefault(priority, deque(maxlen=_RECENT))
 
-    def latency(self) -> dict[str, Latency]:
-        return {
-            name: Latency(
-                first_p50_ms=_quantile(self._first.get(name), 0.5),
-                first_p95_ms=_quantile(self._first.get(name), 0.95),
-                between_p50_ms=_quantile(self._between.get(name), 0.5),
-                between_p95_ms=_quantile(self._between.get(name), 0.95),
+    def latency(self, now: float | None = None) -> dict[str, Latency]:
+        """Of the minute before ``now``, by the monotonic clock (None: what it says)."""
+        since = (time.monotonic() if now is None else now) - _RECENT_SECONDS
+        found: dict[str, Latency] = {}
+        for name in sorted({*self._first, *self._between}):
+            first = _later(self._first.get(name, ()), since)
+            between = _later(self._between.get(name, ()), since)
+            found[name] = Latency(
+                first_p50_ms=_quantile(first, 0.5),
+                first_p95_ms=_quantile(first, 0.95),
+                between_p50_ms=_quantile(between, 0.5),
+                between_p95_ms=_quantile(between, 0.95),
             )
-            for name in sorted({*self._first, *self._between})
-        }
+        return found
 
 
-def _quantile(seconds: Collection[float] | None, share: float) -> float | None:
+def _later(observed: Iterable[tuple[float, float]], since: float) -> list[float]:
+    """The seconds observed since then, the fewest first."""
+    return sorted(seconds for at, seconds in observed if at >= since)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float | None:
     """The smallest value that ``share`` of them do not pass, in milliseconds."""
-    if not seconds:
-        return None
-    return round(1000 * sorted(seconds)[math.ceil(share * len(seconds)) - 1], 2)
+    return round(1000 * ordered[math.ceil(share * len(ordered)) - 1], 2) if ordered else None
 
 
 class Metrics:

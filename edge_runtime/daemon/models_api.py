@@ -6,7 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from edge_runtime import openai_protocol
+from edge_runtime.daemon.adapters import SEPARATOR
 from edge_runtime.daemon.call import Call, Reply, Route
 from edge_runtime.daemon.pool import DEFAULT, Pool
 from edge_runtime.daemon.stock import Stock
@@ -31,9 +34,13 @@ async def list_cards(call: Call, _: None) -> Reply:
 
 async def show_card(call: Call, _: None) -> Reply:
     wanted = call.part("id")
+    # An alias is not listed, so that whoever picks from the list sees each once. Asked for, it has a card under its own
+    # name, as OpenAI's aliases have.
+    model, separator, adapter = wanted.partition(SEPARATOR)
+    name = (call.daemon.writer.name if model == DEFAULT else model) + separator + adapter
     for card in await _cards(call):
-        if card.id == wanted:
-            return card
+        if card.id == name:
+            return msgspec.structs.replace(card, id=wanted)
     raise ModelNotFoundError(f"the model {wanted} is not here; list what is with: GET /v1/models", param="model")
 
 
@@ -105,7 +112,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/models/{id}",
         kind="models",
         action="look",
-        summary="One of them.",
+        summary="One of them; `default` is the configured writer.",
         handle=show_card,
         reply=openai_protocol.ModelCard,
     ),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 
-from edge_runtime.daemon.metrics import Metrics, Series
+from edge_runtime.daemon.metrics import Metrics, Observed, Series
 from edge_runtime.engine.messages import Class, Done, Scored, Token
 
 
@@ -19,7 +18,7 @@ class Pace:
         self._labels = {"class": priority, "route": route}
         self._latest = arrived
         self._series: Series  # from the first token on, like the next
-        self._between: deque[float]
+        self._between: Observed
 
     def step(self, step: Token | Done) -> None:
         if isinstance(step, Token):
@@ -41,14 +40,14 @@ class Pace:
         now, metrics, fresh = time.monotonic(), self._metrics, token.tokens - self.tokens
         if self.tokens == 0:
             metrics.first_token.observe(now - self._latest, **self._labels)
-            metrics.recent.first(self._priority).append(now - self._latest)
+            metrics.recent.first(self._priority).append((now, now - self._latest))
             # Kept for the tokens to come: looking them up by their labels would take longer than the rest.
             self._series = metrics.between_tokens.series(**self._labels)
             self._between = metrics.recent.between(self._priority)
         elif fresh > 0:
             each = (now - self._latest) / fresh
             self._series.observe(each)
-            self._between.append(each)
+            self._between.append((now, each))
         if fresh > 0:
             metrics.recent.written += fresh
             self.tokens = token.tokens

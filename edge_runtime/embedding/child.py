@@ -216,7 +216,7 @@ class Child:
             encoder.settle()
             self._resident.settle(Path(request.path).stat().st_size)
         except EdgeError as error:
-            self._fail("load", error.code, error.message)
+            self._send(Failed.of("load", error))
             return
         self._encoder = encoder
         elapsed = (time.monotonic() - start) * 1000

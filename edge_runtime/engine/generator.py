@@ -18,11 +18,11 @@ from edge_runtime.engine.erasure import Erasure
 from edge_runtime.engine.governor import Governor
 from edge_runtime.engine.lane import Lane
 from edge_runtime.engine.llama import AbortedError, Llama
-from edge_runtime.engine.messages import CLASSES, Failed, Score, Stats, Submit, Up
+from edge_runtime.engine.messages import Failed, Score, Stats, Submit, Up
 from edge_runtime.engine.prefixes import Reading
 from edge_runtime.engine.roster import Roster
-from edge_runtime.engine.scheduler import WIDE, Limits, Plan
-from edge_runtime.engine.scoring import FAN, Scoring
+from edge_runtime.engine.scheduler import Limits, Plan
+from edge_runtime.engine.scoring import FAN, Scores, Scoring
 from edge_runtime.engine.sequence import Sequence, Structure
 from edge_runtime.engine.steps import Steps
 from edge_runtime.errors import EdgeError, EngineError
@@ -57,7 +57,7 @@ class Generator:
         self._roster = Roster(self._cells, self._cache, slots=setting.slots)
         self._lane = Lane(model, self.adapters, setting.turn, setting.governor)
         self._erasure = Erasure(self._cells, self._cache, self._roster)
-        self._scores: list[Scoring] = []  # whose prompts are read
+        self._scores = Scores(self._cells, self._roster, self.steps, self.adapters, base=setting.slots + 1)
         self._prefilled = 0
 
     # ---- requests --------------------------------------------------------------------------------------------------
@@ -91,8 +91,7 @@ class Generator:
 
     def cancel(self, name: str) -> list[Up]:
         """A request that is not here has ended already: its last message is on the way."""
-        for one in [score for score in self._scores if score.id == name]:
-            self._end_score(one)
+        self._scores.drop(name)
         told = self._lane.cancel(name) or self._roster.cancel(name)
         return [] if told is None else [told]
 
@@ -152,7 +151,7 @@ class Generator:
         if not streams or self._lane.due:
             out += self._lane.step()
         if self._scores:
-            out += self._fan()
+            out += self._scores.step()
             streams = self._roster.streams()
         if not streams:
             return out
@@ -162,8 +161,7 @@ class Generator:
 
     def _start_over(self) -> None:
         """Nobody has cells any more: everybody who runs reads again."""
-        for score in list(self._scores):
-            self._end_score(score)
+        self._scores.clear()
         for one in list(self._roster.running.values()):
             one.evaluated = 0
             self._roster.park(one)
@@ -236,45 +234,16 @@ class Generator:
                 continue
             if isinstance(one, Scoring):
                 one.take_row(self.model.logits(row))
-                self._scores.append(one)
+                self._scores.add(one)
                 continue
             try:
                 out += self._accept(one, row, guesses)
             except EdgeError as error:
-                out.append(Failed(id=one.id, code=error.code, message=error.message))
+                out.append(Failed.of(one.id, error))
                 one.reason = "cancelled"
             if one.reason is not None:
                 self._roster.leave(one)
         return out
-
-    def _fan(self) -> list[Up]:
-        """One step over the choices of the score whose turn it is; a narrow one while others write."""
-        one = min(self._scores, key=lambda score: CLASSES.index(score.priority))
-        while self._cells.ledger.free < one.limit:
-            slot = scheduler.victim(self._roster.streams(), least=1, most_urgent=one.priority)
-            if slot is None:
-                break
-            self._roster.park(self._roster.running[slot])
-        if self._cells.ledger.free < one.limit and self._roster.streams():
-            # All who hold cells are more urgent: it makes room itself, and begins again when there is some.
-            self._end_score(one)
-            self._roster.park(one)
-            return []
-        most = WIDE if self._roster.streams() else self.model.outputs
-        try:
-            self.adapters.use(one.request.adapter)
-            out = one.fan(self.steps, self._cells, base=self._setting.slots + 1, most=most)
-        except EdgeError as error:
-            out = [Failed(id=one.id, code=error.code, message=error.message)]
-            one.reason = "cancelled"
-        if one.reason is not None:
-            self._end_score(one)
-            self._roster.leave(one)
-        return out
-
-    def _end_score(self, one: Scoring) -> None:
-        one.release(self._cells, base=self._setting.slots + 1)
-        self._scores.remove(one)
 
     def _accept(self, one: Sequence, row: int, guesses: list[int]) -> list[Up]:
         """Take the row's token, and go on with the following rows as long as the guesses were right."""
@@ -295,7 +264,7 @@ class Generator:
         for one in failed:
             one.evaluated = 0  # its cells cannot be trusted: none are kept
             self._roster.leave(one)
-            out.append(Failed(id=one.id, code=error.code, message=error.message))
+            out.append(Failed.of(one.id, error))
         return out
 
 

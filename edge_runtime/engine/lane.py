@@ -94,7 +94,7 @@ class Lane:
             return []
         except EdgeError as error:
             self._end()
-            return [Failed(id=one.id, code=error.code, message=error.message)]
+            return [Failed.of(one.id, error)]
         if one.reason is not None:
             self._end()
         return out

@@ -116,7 +116,7 @@ class Engine:
             self._obey(message, arrived)
         except EdgeError as error:
             name = LOAD_ID if isinstance(message, Load) else getattr(message, "id", "")
-            self._send([Failed(id=name, code=error.code, message=error.message)])
+            self._send([Failed.of(name, error)])
 
     def _obey(self, message: Down, arrived: float) -> None:
         match message:

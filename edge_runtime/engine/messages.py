@@ -14,6 +14,8 @@ from typing import Literal, get_args
 
 import msgspec
 
+from edge_runtime.errors import EdgeError, from_wire
+
 MAX_FRAME = 256 * 2**20  # bytes
 _HEAD = struct.Struct(">I")
 
@@ -262,6 +264,17 @@ class Failed(_Up, frozen=True, kw_only=True):
     id: str
     code: str
     message: str
+    param: str = ""  # the field of the request that is at fault, if it is one
+
+    @classmethod
+    def of(cls, name: str, error: EdgeError) -> Failed:
+        """What ``error`` is on the wire, for the request ``name``."""
+        return cls(id=name, code=error.code, message=error.message, param=error.param or "")
+
+    @property
+    def error(self) -> EdgeError:
+        """What :meth:`of` was given, as far as it was sent."""
+        return from_wire(self.code, self.message, self.param or None)
 
 
 class Stats(_Up, frozen=True, kw_only=True):

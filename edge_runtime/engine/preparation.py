@@ -134,7 +134,7 @@ class Preparation:
         self._told.append(Attached(id=message.id))
 
     def _fail(self, name: str, error: EdgeError) -> None:
-        self._told.append(Failed(id=name, code=error.code, message=error.message))
+        self._told.append(Failed.of(name, error))
 
     def cancel(self, name: str) -> list[Up]:
         """The end of a request that waits here, if it does."""

@@ -1,7 +1,8 @@
 """One row of logits to one token: greedy, or drawn from what top-k, top-p and min-p leave. Pure NumPy, and exact.
 
 The order is llama.cpp's: penalties and bias, top-k, top-p, min-p, then temperature. Randomness is Python's Mersenne
-Twister from the request's seed, so that the same seed gives the same tokens wherever the logits are the same.
+Twister from the request's seed, two numbers for each token, so that the same seed gives the same tokens wherever the
+logits are the same.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Sampler:
         _check(params, width)
         self._params = params
         self._random = random.Random(params.seed)  # noqa: S311 - sampling wants a repeatable stream, not a secret one
+        self._chances = self._roll()
         self._counts: dict[int, int] = {}
         self._bias_tokens = np.fromiter(params.logit_bias, np.intp)
         self._bias = np.fromiter(params.logit_bias.values(), np.float32)
@@ -79,23 +81,22 @@ class Sampler:
         return choice
 
     def count(self, token: int) -> None:
-        """A token was taken: penalties know of it."""
+        """A token was taken, here or in another process: penalties know of it, and the next has other numbers."""
         self._counts[token] = self._counts.get(token, 0) + 1
-
-    def replay(self, token: int) -> None:
-        """A token was taken in another process: penalties and randomness go on from behind it."""
-        self.count(token)
-        if self._params.temperature > 0:
-            self._random.random()
+        self._chances = self._roll()
 
     def look(self, logits: Row, *, known: Row | None = None) -> Choice:
-        """As :meth:`choose`, and the token is not counted."""
+        """As :meth:`choose`, and the token is not counted: until one is, a row gives the same token again.
+
+        A masked row has a number of its own: with the one by which a token was refused, the likelier of those that are
+        left would come too often.
+        """
         row = logits if self._plain else self._adjusted(logits)
         token = int(row.argmax())
         if not np.isfinite(row[token]):
             raise EngineError("the model gave no numbers; check its file with `edge model verify`")
         if self._params.temperature > 0:
-            token = self._draw(row)
+            token = self._draw(row, self._chances[0] if known is None else self._chances[1])
         if self._params.logprobs is None:
             return Choice(token, None)
         logs = log_softmax(logits if known is None else known)
@@ -111,7 +112,11 @@ class Sampler:
         row[self._bias_tokens] += self._bias
         return row
 
-    def _draw(self, row: Row) -> int:
+    def _roll(self) -> tuple[float, float]:
+        """For the next token: drawn whether they are needed or not, so that counting alone leads to the same place."""
+        return self._random.random(), self._random.random()
+
+    def _draw(self, row: Row, chance: float) -> int:
         params = self._params
         order = best(row, params.top_k or len(row))
         weights = np.exp((row[order] - row[order[0]]).astype(np.float64))
@@ -123,7 +128,7 @@ class Sampler:
             keep = int(np.count_nonzero(weights >= params.min_p * weights[0]))
             order, weights = order[:keep], weights[:keep]
         total = np.cumsum(weights ** (1.0 / params.temperature))
-        place = int(np.searchsorted(total, self._random.random() * total[-1], side="right"))
+        place = int(np.searchsorted(total, chance * total[-1], side="right"))
         return int(order[min(place, len(order) - 1)])
 
 

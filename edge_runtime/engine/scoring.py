@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_runtime.engine.adapters import Adapters
 from edge_runtime.engine.cells import Cells
 from edge_runtime.engine.llama import AbortedError, Llama, Logits, Vocabulary
-from edge_runtime.engine.messages import Params, Score, Scored, Submit, Up
+from edge_runtime.engine.messages import CLASSES, Failed, Params, Score, Scored, Submit, Up
+from edge_runtime.engine.roster import Roster
 from edge_runtime.engine.sampling import log_softmax
+from edge_runtime.engine.scheduler import WIDE, victim
 from edge_runtime.engine.sequence import Sequence, check_fit
 from edge_runtime.engine.steps import Steps
-from edge_runtime.errors import RequestError
+from edge_runtime.errors import EdgeError, RequestError
 
 FAN = 16  # choices in one step
 
@@ -132,3 +135,60 @@ class Scoring(Sequence):
             rows.wanted[at:end] = 1
             marks += [(number, choice[self._done + index + 1]) for index in range(len(tokens))]
         return marks
+
+
+class Scores:
+    """The scores of a generator whose prompts are read; the sequences from ``base`` on are their choices'."""
+
+    def __init__(self, cells: Cells, roster: Roster, steps: Steps, adapters: Adapters, *, base: int) -> None:
+        self._those: list[Scoring] = []
+        self._cells = cells
+        self._roster = roster
+        self._steps = steps
+        self._adapters = adapters
+        self._base = base
+
+    def __bool__(self) -> bool:
+        return bool(self._those)
+
+    def add(self, one: Scoring) -> None:
+        self._those.append(one)
+
+    def drop(self, name: str) -> None:
+        """Take out the one of this id, if it is here."""
+        for one in [one for one in self._those if one.id == name]:
+            self._end(one)
+
+    def clear(self) -> None:
+        for one in list(self._those):
+            self._end(one)
+
+    def step(self) -> list[Up]:
+        """One step over the choices of the score whose turn it is; a narrow one while others write."""
+        one = min(self._those, key=lambda score: CLASSES.index(score.priority))
+        ledger = self._cells.ledger
+        while ledger.free < one.limit:
+            slot = victim(self._roster.streams(), least=1, most_urgent=one.priority)
+            if slot is None:
+                break
+            self._roster.park(self._roster.running[slot])
+        if ledger.free < one.limit and self._roster.streams():
+            # All who hold cells are more urgent: it makes room itself, and begins again when there is some.
+            self._end(one)
+            self._roster.park(one)
+            return []
+        most = WIDE if self._roster.streams() else self._steps.model.outputs
+        try:
+            self._adapters.use(one.request.adapter)
+            out = one.fan(self._steps, self._cells, base=self._base, most=most)
+        except EdgeError as error:
+            out = [Failed.of(one.id, error)]
+            one.reason = "cancelled"
+        if one.reason is not None:
+            self._end(one)
+            self._roster.leave(one)
+        return out
+
+    def _end(self, one: Scoring) -> None:
+        one.release(self._cells, base=self._base)
+        self._those.remove(one)

@@ -114,8 +114,10 @@ class Sequence:
         if not all(0 <= token < width for token in tokens):
             raise RequestError(f"resume names a token that is not there; this model has tokens 0 to {width - 1}")
         for token in tokens[: self.limit]:
-            self._sampler.replay(token)
+            self._sampler.count(token)
             if self.structure is not None:
+                # What end is planned depends on when it was looked for: at each token, as in choose.
+                self.structure.closing(self.limit - self.written)
                 self.structure.accept(token)
             self._text.feed(self._vocabulary.piece(token))
             self.written += 1
@@ -235,12 +237,11 @@ def check_fit(tokens: int, context: int) -> int:
     """Tokens that may follow a prompt of ``tokens``.
 
     Raises:
-        ContextLengthError: there is no room for one.
+        ContextLengthError: there is no room for one. It names no field: most prompts are made of several.
     """
     if tokens >= context:
         raise ContextLengthError(
             f"the prompt has {tokens:,} tokens, and the model's context holds {context:,}: at most {context - 1:,} fit "
-            "with room for one more; shorten the prompt, or raise [engine] context",
-            param="prompt",
+            "with room for one more; shorten the prompt, or raise [engine] context"
         )
     return context - tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from edge_runtime import adapter_protocol, engine_protocol, model_protocol, openai_protocol, protocol
 
 ADAPTER = adapter_protocol.Adapter(
@@ -13,6 +15,7 @@ ADAPTER = adapter_protocol.Adapter(
     sha256="ab" * 32,
     added=1.5e9,
 )
+LISTED_ADAPTER = adapter_protocol.ListedAdapter(**msgspec.structs.asdict(ADAPTER), base_installed=True)
 MODEL = model_protocol.ModelState(
     name="smollm2-135m-instruct",
     state="ready",

@@ -92,6 +92,15 @@ def test_removing_what_is_not_there_is_refused(tmp_path: Path) -> None:
         Store(tmp_path, _QUOTA).remove("tiny")
 
 
+def test_a_store_holds_what_is_installed_or_half_fetched_and_nothing_that_is_no_name(tmp_path: Path) -> None:
+    store = Store(tmp_path, _QUOTA)
+    _put(store, "tiny", b"weights")
+    store.workspace("half")
+    assert store.holds("tiny")
+    assert store.holds("half")
+    assert not any(store.holds(name) for name in ("none", "", ".", "../installed/tiny"))
+
+
 def test_a_flipped_byte_is_found_by_verify_and_the_file_goes_so_that_a_pull_repairs(tmp_path: Path) -> None:
     store = Store(tmp_path, _QUOTA)
     weights = _put(store, "tiny", b"weights", b"tokenizer").files["weights"]

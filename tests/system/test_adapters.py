@@ -47,6 +47,8 @@ def test_each_request_writes_with_the_adapter_that_it_names(box: Box) -> None:
     assert complete(box, adapter="one") == one
     listed = {model["id"] for model in box.get("/v1/models").json["data"]}
     assert {SMALL_WRITER, f"{SMALL_WRITER}:one", f"{SMALL_WRITER}:two"} <= listed
+    assert box.get("/v1/models/default:one").json["id"] == "default:one"
+    assert {one["base_installed"] for one in box.get("/edge/v1/adapters").json["adapters"]} == {True}
 
 
 def test_an_adapter_is_attached_again_after_the_engine_died(box: Box) -> None:

@@ -114,6 +114,7 @@ def test_json_that_is_nested_without_end_is_refused(box: Box) -> None:
         ({"logit_bias": {"word": 1}}, "logit_bias"),
         ({"logit_bias": {"1_0": 1}}, "logit_bias"),
         ({"logit_bias": {str(10**30): 1}}, "logit_bias"),
+        ({"logit_bias": {str(10**8): 1}}, "logit_bias"),
         ({"edge": {"priority": "now"}}, "edge.priority"),
         ({"edge": {"colour": "red"}}, "edge.colour"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),

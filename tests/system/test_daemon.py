@@ -139,6 +139,9 @@ def test_the_models_that_a_request_may_name_are_listed_and_shown(box: Box) -> No
     assert names[0] == "smollm2-135m-instruct"
     assert "all-minilm-l6-v2-int8" in names
     assert box.get(f"/v1/models/{names[0]}").json["id"] == names[0]
+    assert box.get("/v1/models/default").json == {**box.get(f"/v1/models/{names[0]}").json, "id": "default"}
+    assert "default" not in names
+    assert box.get("/v1/models/default:none").status == 404
 
 
 # ---- documents and questions ---------------------------------------------------------------------------------------

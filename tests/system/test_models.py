@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import http.client
@@ -24,6 +25,7 @@ from models import catalog, records
 from models.store import Store
 from tests.box import PATIENCE, Box, UnixConnection, events, link, running
 from tests.conftest import EMBEDDER, SMALL_WRITER
+from tests.edge_runtime import adapter_files
 from tests.models.entries import place
 
 CHAT = "/v1/chat/completions"
@@ -176,6 +178,25 @@ def test_openai_clients_may_pick_from_every_writer_loaded_or_not(box: Box) -> No
     names = [card["id"] for card in box.get("/v1/models").json["data"]]
     assert names[0] == SMALL_WRITER
     assert {SECOND, THIRD, EMBEDDER} <= set(names)
+
+
+def test_an_adapter_whose_base_was_removed_is_listed_as_waiting_for_it(box: Box) -> None:
+    manifest = box.home / "models" / "installed" / f"{THIRD}.json"
+    body = {"name": "fans", "content": base64.b64encode(adapter_files.small_adapter()).decode(), "base": THIRD}
+    assert box.post("/edge/v1/adapters", body).status == 200
+    kept = manifest.read_bytes()
+    manifest.unlink()
+    try:
+        (listed,) = box.get("/edge/v1/adapters").json["adapters"]
+        refused = box.post("/v1/completions", {"model": f"{THIRD}:fans", "prompt": "x"})
+    finally:
+        manifest.write_bytes(kept)
+    assert (listed["name"], listed["base"], listed["base_installed"]) == ("fans", THIRD, False)
+    assert (refused.status, refused.error["code"]) == (404, "model_not_found")
+    assert "third is no writer that is here" in refused.error["message"]
+    (listed,) = box.get("/edge/v1/adapters").json["adapters"]
+    assert listed["base_installed"]
+    assert box.request("DELETE", "/edge/v1/adapters/fans").status == 200
 
 
 @pytest.mark.parametrize("name", ["gpt-9", EMBEDDER, "qwen3-4b", "../installed/second", "a\0b"])

@@ -94,7 +94,7 @@ def usual_replies() -> dict[str, Any]:
             f"POST /edge/v1/models/{samples.MODEL.name}/{verb}": json_reply(samples.MODEL)
             for verb in ("load", "unload", "pin", "unpin")
         },
-        "GET /edge/v1/adapters": json_reply(adapter_protocol.AdapterList(adapters=[samples.ADAPTER])),
+        "GET /edge/v1/adapters": json_reply(adapter_protocol.AdapterList(adapters=[samples.LISTED_ADAPTER])),
         "POST /edge/v1/adapters": json_reply(adapter_protocol.AdapterAdded(adapter=samples.ADAPTER)),
         "DELETE /edge/v1/adapters/pumps": json_reply(
             adapter_protocol.AdapterRemoved(removed="pumps", freed=samples.ADAPTER.size)

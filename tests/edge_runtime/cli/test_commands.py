@@ -372,28 +372,3 @@ def test_uninstalling_is_refused_while_the_daemon_runs(shell: Shell) -> None:
         done = shell.edge("uninstall", "--yes")
     assert (done.code, (shell.home / "index.db").exists()) == (4, True)
     assert "stop it first" in done.err
-
-
-# ---- models --------------------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_model_is_named_with_the_nearest_known_one(shell: Shell) -> None:
-    done = shell.edge("model", "show", "smollm2-135m")
-    assert done.code == 1
-    assert done.err.startswith("error: ")
-    assert "smollm2-135m-instruct" in done.err
-
-
-def test_pulling_an_unknown_model_starts_nothing(shell: Shell) -> None:
-    assert shell.edge("model", "pull", "no-such-model").code == 1
-    assert not (shell.home / "models").exists()
-
-
-def test_removing_adapters_of_which_one_is_not_there_removes_none(shell: Shell) -> None:
-    with shell.daemon() as daemon:
-        done = shell.edge("adapter", "rm", "pumps", "fans", "--yes")
-        assert (done.code, "no adapter is called fans" in done.err) == (1, True)
-        assert not [one for one in daemon.asked if one.method == "DELETE"]
-        twice = shell.edge("adapter", "rm", "pumps", "pumps", "--yes")
-    assert twice.code == 0
-    assert [one.target for one in daemon.asked if one.method == "DELETE"] == ["/edge/v1/adapters/pumps"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,47 @@ def test_records_without_their_whole_file_do_not_count(place: Path, adapters: Ad
     (place / "d.json").rename(place / "e.json")
     (place / "d.gguf").rename(place / "e.gguf")
     assert Adapters(place, BASE, lambda _: small_writer).known() == []
+
+
+def test_what_a_crash_left_is_removed_at_the_next_start_and_nothing_else(
+    place: Path, adapters: Adapters, small_writer: Path
+) -> None:
+    kept = add(adapters).adapter
+    add(adapters, "damaged")
+    (place / "damaged.json").write_bytes(b"{}")
+    for name in (".fans.part", ".fans.json.k3x9", "fans.gguf"):
+        (place / name).write_bytes(CONTENT)
+    (place / "notes.txt").write_bytes(b"mine")
+    assert Adapters(place, BASE, lambda _: small_writer).known() == [kept]
+    # A file that was never added may be somebody's only copy.
+    left = {"damaged.gguf", "damaged.json", "fans.gguf", "notes.txt", "pumps.gguf", "pumps.json"}
+    assert {path.name for path in place.iterdir()} == left
+
+
+def test_an_adapter_killed_before_its_record_was_never_added_and_can_be_added_again(
+    place: Path, small_writer: Path
+) -> None:
+    program = f"""
+import asyncio, os, pathlib, sys
+from edge_runtime.daemon.adapters import Adapters
+from models import records
+records.write = lambda *_: os.kill(os.getpid(), 9)
+adapters = Adapters(pathlib.Path({str(place)!r}), {BASE!r}, lambda _: pathlib.Path({str(small_writer)!r}))
+asyncio.run(adapters.add("pumps", sys.stdin.buffer.read()))
+"""
+    assert subprocess.run([sys.executable, "-c", program], input=CONTENT, check=False, timeout=60).returncode == -9
+    assert [path.name for path in place.iterdir()] == ["pumps.gguf"]
+    again = Adapters(place, BASE, lambda _: small_writer)
+    assert again.known() == []
+    assert add(again).adapter == again.known()[0]
+    assert sorted(path.name for path in place.iterdir()) == ["pumps.gguf", "pumps.json"]
+
+
+def test_a_record_that_cannot_be_written_leaves_no_file(place: Path, adapters: Adapters) -> None:
+    (place / "pumps.json" / "in the way").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot be kept: Is a directory"):
+        add(adapters)
+    assert [path.name for path in place.iterdir()] == ["pumps.json"]
 
 
 def test_a_request_names_its_adapter_beside_the_model_or_in_its_name(adapters: Adapters) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.daemon.metrics import Counter, Gauge, Histogram, Metrics
+from edge_runtime.daemon.metrics import Counter, Gauge, Histogram, Metrics, Recent
+from edge_runtime.engine_protocol import Latency
 
 
 def test_counters_render_one_line_for_each_set_of_labels() -> None:
@@ -57,3 +58,17 @@ def test_large_and_small_values_keep_every_digit() -> None:
     histogram = Histogram("seconds", "Seconds.")
     histogram.observe(1_234_567.5)
     assert histogram.lines()[-2:] == ["seconds_sum 1234567.5", "seconds_count 1"]
+
+
+def test_the_latency_of_now_is_that_of_the_last_minute_alone() -> None:
+    recent = Recent()
+    recent.first("batch").extend([(0.0, 9.0), (50.0, 0.2), (55.0, 0.1)])
+    recent.between("batch").append((10.0, 0.03))
+    nothing = Latency(first_p50_ms=None, first_p95_ms=None, between_p50_ms=None, between_p95_ms=None)
+    assert recent.latency(60.0) == {
+        "batch": Latency(first_p50_ms=200.0, first_p95_ms=9000.0, between_p50_ms=30.0, between_p95_ms=30.0)
+    }
+    assert recent.latency(71.0) == {
+        "batch": Latency(first_p50_ms=100.0, first_p95_ms=200.0, between_p50_ms=None, between_p95_ms=None)
+    }
+    assert recent.latency(200.0) == {"batch": nothing}

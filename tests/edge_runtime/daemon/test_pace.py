@@ -38,6 +38,8 @@ def test_a_text_is_counted_by_its_tokens_and_what_was_read_by_where_it_was() -> 
     assert 'edge_drafted_tokens_total{right="yes"} 2' in lines
     assert 'edge_drafted_tokens_total{right="no"} 1' in lines
     assert (pace.tokens, metrics.recent.written) == (5, 4)
+    assert metrics.recent.latency()["interactive"].between_p95_ms is not None
+    assert metrics.recent.latency(time.monotonic() + 61)["interactive"].between_p95_ms is None
 
 
 def test_scored_choices_count_as_reading_alone() -> None:

@@ -31,6 +31,7 @@ from edge_runtime.engine.messages import (
     Submit,
     Token,
 )
+from edge_runtime.errors import RequestError
 from tests.edge_runtime.engine.children import LONG, PROMPT, Child, text
 
 
@@ -126,6 +127,13 @@ def test_a_parameter_that_cannot_be_is_refused_and_the_child_goes_on(child: Chil
 
 def test_an_empty_prompt_is_refused(child: Child) -> None:
     assert child.fail(Submit(id="a", domain="uid:1", prompt="")).code == "invalid_request"
+
+
+def test_an_error_about_one_parameter_names_it_on_its_way_up(child: Child) -> None:
+    failed = child.fail(Submit(id="a", domain="uid:1", prompt="One", params=Params(logit_bias={10**8: 1.0})))
+    assert (failed.code, failed.param) == ("invalid_request", "logit_bias")
+    error = failed.error
+    assert (type(error), error.param, error.message) == (RequestError, "logit_bias", failed.message)
 
 
 def test_messages_that_are_not_of_the_protocol_are_refused_and_the_child_goes_on(child: Child) -> None:

@@ -121,3 +121,30 @@ def test_a_parameter_that_cannot_be_is_refused_by_name(params: Params, name: str
 def test_logits_that_are_no_numbers_are_an_error_and_not_a_token() -> None:
     with pytest.raises(EngineError, match="no numbers"):
         Sampler(Params(), 2).choose(_row(float("nan"), 0.0))
+
+
+def test_looking_and_masking_and_counting_all_use_up_the_same_numbers() -> None:
+    row = np.random.default_rng(2).normal(size=200).astype(np.float32)
+    params = Params(temperature=1.0, top_k=0, top_p=1, min_p=0, seed=5)
+    plain, often, counted = (Sampler(params, 200) for _ in range(3))
+    drawn = [plain.choose(row).token for _ in range(20)]
+    for token in drawn:
+        assert {often.look(row).token for _ in range(3)} == {token}
+        often.look(row, known=row)
+        often.count(token)
+    assert often.choose(row) == plain.choose(row)
+    for token in drawn[:7]:
+        counted.count(token)
+    assert [counted.choose(row).token for _ in drawn[7:]] == drawn[7:]
+
+
+def test_what_is_drawn_after_a_refusal_follows_the_softmax_of_what_is_left() -> None:
+    row = np.log(np.array([0.8, 0.1, 0.06, 0.04], np.float32))
+    left = np.where(np.arange(4) > 0, row, np.float32(-np.inf))
+    sampler = Sampler(Params(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=7), 4)
+    seen: Counter[int] = Counter()
+    for _ in range(6000):
+        token = sampler.look(row).token or sampler.look(left, known=row).token
+        sampler.count(token)
+        seen[token] += 1
+    assert [seen[token] / 6000 for token in range(4)] == pytest.approx([0, 0.5, 0.3, 0.2], abs=0.03)
