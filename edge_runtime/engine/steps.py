@@ -16,6 +16,8 @@ from edge_runtime.turn import Turn
 
 Works = Items[tuple[Sequence, int]]  # sequences, and how many of its tokens each has evaluated
 
+_STOOD_STILL = 8.0  # wall time by CPU time of each thread; beside neighbours 2 to 4
+_TICK = 0.01  # seconds: where CPU time is counted in ticks, a short step may have used none
 _PROBED = (1, 1, 2, 8)  # rows of the first steps, which tell the cost model what this machine is like
 
 
@@ -139,4 +141,6 @@ class Steps:
             return
         self._seen = None
         self.governor.after_step(seen.wall, seen.cpu, seen.threads)
-        self._cost(seen.threads).observe(seen.rows, seen.cells, seen.wall * 1e3)
+        # A process that was stopped, or a machine that slept, uses no CPU meanwhile: that tells nothing of steps.
+        wall = min(seen.wall, _STOOD_STILL * seen.cpu / seen.threads + _TICK)
+        self._cost(seen.threads).observe(seen.rows, seen.cells, wall * 1e3)
