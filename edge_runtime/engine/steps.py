@@ -16,7 +16,7 @@ from edge_runtime.turn import Turn
 
 Works = Items[tuple[Sequence, int]]  # sequences, and how many of its tokens each has evaluated
 
-_STOOD_STILL = 8.0  # wall time by CPU time of each thread; beside neighbours 2 to 4
+_STOOD_STILL = 3.0  # wall time by CPU time of each thread; beside neighbours it is about 2
 _TICK = 0.01  # seconds: where CPU time is counted in ticks, a short step may have used none
 _PROBED = (1, 1, 2, 8)  # rows of the first steps, which tell the cost model what this machine is like
 

@@ -26,6 +26,7 @@ class Child:
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
+        self.stats: Stats | None = None  # the latest that :meth:`receive` has passed over
         self._frames = Frames()
         self._queue: list[Up] = []
 
@@ -39,6 +40,7 @@ class Child:
                 message = self._queue.pop(0)
                 if not isinstance(message, Stats):
                     return message
+                self.stats = message
             data = self.end.recv(1 << 16)
             if not data:
                 return None

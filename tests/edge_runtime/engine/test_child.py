@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,6 +223,21 @@ def test_the_sealed_child_can_find_no_way_out(child: Child) -> None:
     assert isinstance(probed, Probed)
     assert probed.attempts
     assert [attempt for attempt in probed.attempts if not attempt[1]] == []
+
+
+def test_a_child_that_was_stopped_in_a_step_does_not_take_its_steps_for_slow(child: Child) -> None:
+    prompt = LONG[: len(LONG) // 2]
+    child.ask(prompt, "before", max_tokens=8, ignore_eos=True)
+    assert child.stats is not None
+    before = child.stats.prefill_ms
+    params = Params(max_tokens=8, ignore_eos=True, cache_prompt=False)
+    child.send(Submit(id="stopped", domain="uid:1", prompt=prompt, params=params))
+    time.sleep(0.1)
+    os.kill(child.process.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(child.process.pid, signal.SIGCONT)
+    child.until(Done, "stopped")
+    assert child.stats.prefill_ms < 4 * before
 
 
 def test_a_killed_child_is_seen_as_the_end_of_the_stream(start: Callable[..., Child], small_writer: Path) -> None:
