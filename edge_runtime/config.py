@@ -17,8 +17,8 @@ Sensitivity = Literal["public", "internal", "confidential", "secret"]
 class Range:
     """What a number may be, both ends included."""
 
-    least: int
-    most: int
+    least: float
+    most: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +32,19 @@ class ModelsConfig:
 class ItlConfig:
     """Milliseconds between two tokens that a stream of each class may count on while prompts are read beside it."""
 
-    realtime: float = 100.0
-    interactive: float = 100.0
-    batch: float = 100.0
+    realtime: Annotated[float, Range(1, 60_000)] = 100.0
+    interactive: Annotated[float, Range(1, 60_000)] = 100.0
+    batch: Annotated[float, Range(1, 60_000)] = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     context: Annotated[int, Range(1, 2**24 - 1)] = 4096  # tokens of KV cache, of all requests together
-    threads: int = 0  # at most; 0: the number of cores this process may use
-    queue: int = 64  # requests waiting before 429
-    max_tokens: int = 512  # tokens, where a request names no limit
+    threads: Annotated[int, Range(0, 512)] = 0  # at most; 0: the number of cores this process may use
+    queue: Annotated[int, Range(0, 4096)] = 64  # requests that wait, beside those that write, before 429
+    max_tokens: Annotated[int, Range(1, 2**31 - 1)] = 512  # tokens, where a request names no limit
     slots: Annotated[int, Range(1, 128)] = 16  # requests that write at once
-    per_user: int = 32  # requests of one user that run or wait, the owner's excepted
+    per_user: Annotated[int, Range(1, 4096)] = 32  # requests of one user that run or wait, the owner's excepted
     embeddings: Annotated[int, Range(1, 4096)] = 64  # requests to /v1/embeddings that run or wait before 429
     itl_target_ms: ItlConfig = field(default_factory=ItlConfig)
     cache_bytes: int = 128 * 2**20  # host memory for prompts that were read before

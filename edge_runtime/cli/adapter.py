@@ -43,6 +43,8 @@ def add(*, file: Path, name: str, base: str | None, as_json: bool) -> None:
     # It travels in base64: four characters for three bytes.
     limit = (config.load(here.config).server.body_bytes - _NAMES) // 4 * 3
     try:
+        if not file.is_file():
+            raise RequestError(f"{clean_line(str(file))} is no file; name one that holds an adapter in GGUF")
         length = file.stat().st_size
         if length > limit:
             raise TooLargeError(

@@ -27,7 +27,7 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ("embedder", status.embedder or "none"),
     ]
     for child in status.children:
-        restarts = f", restarted {child.restarts} times" if child.restarts else ""
+        restarts = f", restarted {child.restarts} time{'s' * (child.restarts != 1)}" if child.restarts else ""
         detail = f", {child.detail}" if child.detail else ""
         # The others are the configured ones, which are named above.
         model = f", {child.model}" if child.model not in (None, status.writer, status.embedder) else ""
@@ -35,12 +35,19 @@ def _lines(status: Status) -> list[tuple[str, str]]:
     lines += [
         ("index", f"{status.documents} documents, {status.chunks} passages"),
         ("requests", f"{status.requests_running} running, {status.requests_waiting} waiting"),
-        ("memory", f"{size(status.memory_bytes)} of {size(status.memory_budget_bytes)}"),
+        ("memory", _memory(status)),
         ("socket", status.socket),
     ]
     if status.listen:
         lines.append(("listens on", status.listen))
     return lines
+
+
+def _memory(status: Status) -> str:
+    told = f"{size(status.memory_bytes)} of a budget of {size(status.memory_budget_bytes)}"
+    if status.memory_bytes <= status.memory_budget_bytes:
+        return told
+    return f"{told}: NEW REQUESTS ARE REFUSED; raise [memory] budget_bytes, or lower [engine] context"
 
 
 def _span(seconds: float) -> str:

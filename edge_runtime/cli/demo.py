@@ -131,11 +131,18 @@ def _options(paths: Paths, writer: str | None) -> list[str]:
     settings = dataclasses.replace(settings, models=dataclasses.replace(settings.models, writer=writer))
     lines: list[str] = []
     for name, part in dataclasses.asdict(settings).items():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in part.items()), ""]
+        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in part.items()), ""]
     file = paths.run / "demo.toml"
     paths.run.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines), "utf-8")
     return ["--config", str(file)]
+
+
+def _toml(value: object) -> str:
+    """A setting as TOML, which differs from JSON in its tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + "}"
+    return json.dumps(value)
 
 
 def samples() -> Path:

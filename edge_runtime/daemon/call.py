@@ -168,7 +168,8 @@ async def read_body(call_request: web.Request, *, limit: int, seconds: float) ->
         SlowRequestError: it did not arrive within ``seconds``.
     """
     announced = call_request.content_length
-    too_large = TooLargeError(f"the body is larger than {limit} bytes; send less, or raise server.body_bytes")
+    remedy = "send less" if limit == SMALL_BODY else "send less, or raise server.body_bytes"
+    too_large = TooLargeError(f"the body is larger than {limit} bytes; {remedy}")
     if announced is not None and announced > limit:
         raise too_large
     parts: list[bytes] = []

@@ -137,7 +137,7 @@ class Memory:
         if not self.decision.refuse:
             return ""
         return (
-            f"the box uses {self.used // MIB:,} MiB of memory, and {self.budget // MIB:,} MiB are its budget; "
+            f"the box uses {self.used / MIB:,.1f} MiB of memory, of a budget of {self.budget / MIB:,.1f} MiB; "
             "try again in some seconds, lower engine.context, or raise memory.budget_bytes"
         )
 

@@ -69,3 +69,9 @@ def test_removing_adapters_of_which_one_is_not_there_removes_none(shell: Shell) 
         twice = shell.edge("adapter", "rm", "pumps", "pumps", "--yes")
     assert twice.code == 0
     assert [one.target for one in daemon.asked if one.method == "DELETE"] == ["/edge/v1/adapters/pumps"]
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_what_is_no_file_is_not_read_as_an_adapter(shell: Shell, path: str) -> None:
+    done = shell.edge("adapter", "add", path, "--name", "pumps")
+    assert (done.code, "is no file" in done.err) == (2, True)
