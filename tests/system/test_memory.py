@@ -18,7 +18,7 @@ def test_a_budget_that_is_used_up_refuses_new_work_with_the_reason_and_a_time(sh
         box.wait(lambda: box.post("/v1/completions", ASK).status == 429)
         reply = box.post("/v1/completions", ASK)
         assert reply.error["code"] == "busy"
-        assert "64 MiB" in reply.error["message"]
+        assert "64.0 MiB" in reply.error["message"]
         assert "memory.budget_bytes" in reply.error["message"]
         assert int(reply.headers["Retry-After"]) >= 1
         assert "memory.refusing" in box.log
