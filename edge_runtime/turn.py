@@ -29,8 +29,8 @@ _GATE: Final = 0  # offsets; pthread_mutex_t has 40 to 48 bytes, and each lock h
 _LEASE: Final = 128
 _SEATS: Final = 256
 _SEAT: Final = struct.Struct("=qq")  # process id, nanoseconds of CPU time
-# edged, the embedder, and an engine for each model that is loaded. What is left of the page stays empty.
-_SEAT_COUNT: Final = (_SIZE - _SEATS) // _SEAT.size - 1
+_SEAT_COUNT: Final = 48  # edged, the embedder, and an engine for each model that is loaded
+_ALL_SEATS: Final = struct.Struct(f"={2 * _SEAT_COUNT}q")
 _NS: Final = 1_000_000_000
 
 # pthread.h and bits/time.h on Linux, the same in glibc and musl.
@@ -67,17 +67,15 @@ def _lock_until(address: int, deadline: float) -> int:
     return int(library.pthread_mutex_timedlock(address, ctypes.byref(_Timespec(int(wall), int(wall % 1 * _NS)))))
 
 
-def _times(seats: int) -> struct.Struct:
-    """The times of the first ``seats`` seats, and who sits in the next."""
-    return struct.Struct("=" + "8xq" * seats + "q")
-
-
-def _lock(descriptor: int, seat: int) -> bool:
-    """Keep others from a seat for the life of this process; False where one that lives has it."""
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _SEATS + _SEAT.size * seat)
-    except (BlockingIOError, PermissionError):
+def _lives(pid: int) -> bool:
+    if not pid:
         return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # the seal forbids all signals to it, this one too
     return True
 
 
@@ -85,8 +83,7 @@ class Turn:
     """``with turn:`` runs while no other process of the box computes. For one thread of a process, and not nested.
 
     Beside the lease, each process has a seat with the CPU time that it has used: :meth:`others_cpu` tells the
-    governor which load is the box's own. A seat is a record lock (fcntl(2)), which ends with its process however that
-    ends: whoever comes next takes the first free one.
+    governor which load is the box's own.
     """
 
     def __init__(self, descriptor: int | None, *, patience: float = PATIENCE) -> None:
@@ -96,10 +93,6 @@ class Turn:
         self.waited = False  # whether somebody else was computing when the last turn was asked for
         self._doubted = 0.0  # when a wait was given up; 0: the lease goes round
         self._told = False
-        self._seat = _SEATS
-        self._base = self._own = 0  # nanoseconds: in our seat before us, and now
-        self._taken = 0  # seats in which somebody ever sat, as far as we know
-        self._read = _times(0).unpack_from
         if descriptor is None:
             return
         self._page = mmap.mmap(descriptor, _SIZE)
@@ -132,14 +125,14 @@ class Turn:
             error = library.pthread_mutex_init(ctypes.c_void_p(address), attributes)
             if error:
                 raise OSError(error, os.strerror(error))
-        turn._sit(descriptor)
+        turn._sit()
         return turn
 
     @classmethod
     def at(cls, descriptor: int, *, patience: float = PATIENCE) -> Turn:
         """The lease in an inherited descriptor; ``patience``: seconds to wait for one that holds it."""
         turn = cls(descriptor, patience=patience)
-        turn._sit(descriptor)
+        turn._sit()
         return turn
 
     @classmethod
@@ -170,29 +163,27 @@ class Turn:
     def mark(self) -> None:
         """Write down how much CPU time this process has used; leaving a turn does it too."""
         if self.descriptor is not None:
-            self._own = self._base + time.process_time_ns()
-            _SEAT.pack_into(self._page, self._seat, os.getpid(), self._own)
+            _SEAT.pack_into(self._page, self._seat, os.getpid(), time.process_time_ns())
 
     def others_cpu(self) -> float:
-        """CPU seconds of the other processes that share the lease, up to their last mark. Only differences mean
-        something. Reads the seats that were ever taken, half a microsecond for a few."""
+        """CPU seconds of the other processes that share the lease, up to their last mark.
+
+        Only differences mean something, and those only upwards: a new process in an old seat begins at 0.
+        """
         if self.descriptor is None:
             return 0.0
-        *times, following = self._read(self._page, _SEATS)
-        while following:
-            self._taken += 1
-            self._read = _times(self._taken).unpack_from
-            *times, following = self._read(self._page, _SEATS)
-        return float(sum(times) - self._own) / _NS
+        seats = _ALL_SEATS.unpack_from(self._page, _SEATS)
+        _, own = _SEAT.unpack_from(self._page, self._seat)
+        return float(sum(seats[1::2]) - own) / _NS
 
-    def _sit(self, descriptor: int) -> None:
-        """Take the first free seat, and count on from what was written there, so that nobody's sum goes down."""
-        number = next((number for number in range(_SEAT_COUNT) if _lock(descriptor, number)), _SEAT_COUNT - 1)
+    def _sit(self) -> None:
+        with_lease = self._acquire()
+        seats = [_SEATS + _SEAT.size * number for number in range(_SEAT_COUNT)]
         # Where all are taken, two share the last: the governor then sees neighbours that are none, and gives way.
-        self._seat = _SEATS + _SEAT.size * number
-        process, used = _SEAT.unpack_from(self._page, self._seat)
-        self._base = used - time.process_time_ns() if process == os.getpid() else used
+        self._seat = next((seat for seat in seats if not _lives(_SEAT.unpack_from(self._page, seat)[0])), seats[-1])
         self.mark()
+        if with_lease:
+            self._unlock(self._lease)
 
     def _acquire(self) -> bool:
         """Whether the lease is ours now."""
