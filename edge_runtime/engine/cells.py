@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_runtime.engine.llama import Llama, binding
 from edge_runtime.errors import EngineError
@@ -125,15 +126,13 @@ class Cells:
         c.llama_memory_seq_cp(memory, sequence, self._scratch, start, end)
         try:
             size = int(c.llama_state_seq_get_size(context, self._scratch))
-            blob = bytearray(size)
-            view = (ctypes.c_uint8 * size).from_buffer(blob)
-            if c.llama_state_seq_get_data(context, view, size, self._scratch) != size:
+            blob = bytes(size)  # filled in place, before anybody else has seen it: another copy takes as long again
+            if c.llama_state_seq_get_data(context, _pointer(blob), size, self._scratch) != size:
                 raise EngineError("llama.cpp could not save a prefix; ask again")
-            del view
         finally:
             c.llama_memory_seq_rm(memory, self._scratch, -1, -1)
         self._size = size / max(end - start, 1)
-        return bytes(blob)
+        return blob
 
     def write(self, sequence: int, blob: bytes, start: int, end: int) -> bool:
         """Put the cells of positions ``start`` to ``end`` back behind those that ``sequence`` has.
@@ -141,8 +140,7 @@ class Cells:
         The blob must be one of :meth:`read`, unchanged: llama.cpp believes it. False: it did not fit, nothing changed.
         """
         c, memory = self._c, self._model.memory
-        view = (ctypes.c_uint8 * len(blob)).from_buffer_copy(blob)
-        if c.llama_state_seq_set_data(self._model.handle, view, len(blob), self._scratch) != len(blob):
+        if c.llama_state_seq_set_data(self._model.handle, _pointer(blob), len(blob), self._scratch) != len(blob):
             c.llama_memory_seq_rm(memory, self._scratch, -1, -1)
             return False
         c.llama_memory_seq_cp(memory, self._scratch, sequence, start, end)
@@ -174,8 +172,7 @@ class Cells:
             saved.append(blob)
         c.llama_memory_clear(memory, True)
         for (start, run), blob in zip(runs, saved, strict=True):
-            view = (ctypes.c_uint8 * len(blob)).from_buffer_copy(blob)
-            if c.llama_state_seq_set_data(self._model.handle, view, len(blob), self._scratch) != len(blob):
+            if c.llama_state_seq_set_data(self._model.handle, _pointer(blob), len(blob), self._scratch) != len(blob):
                 self.clear()
                 raise EngineError("llama.cpp did not take back the cells of a purge; ask again")
             for holder, count in run.holders.items():
@@ -187,3 +184,8 @@ class Cells:
         """Drop every cell, and overwrite what it held."""
         self._c.llama_memory_clear(self._model.memory, True)
         self.ledger.clear()
+
+
+def _pointer(blob: bytes) -> Any:
+    """Where the bytes lie; good as long as ``blob`` is."""
+    return ctypes.cast(ctypes.c_char_p(blob), ctypes.POINTER(ctypes.c_uint8))

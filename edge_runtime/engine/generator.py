@@ -145,6 +145,7 @@ class Generator:
         except EngineError:
             self._start_over()
         began = time.perf_counter()
+        self.steps.learn()
         self._roster.admit()
         streams = self._roster.streams()
         out: list[Up] = []

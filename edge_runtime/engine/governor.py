@@ -24,7 +24,6 @@ _SHORTEST: Final = 0.002  # seconds of a step that says something about its thre
 _INTERVAL: Final = 0.06  # seconds between looks at /proc/stat, which counts in hundredths
 _SOON: Final = 0.04  # at least, after a step that was held up
 _HELD_UP: Final = 3  # steps in a row after which a thread is given up whoever it was
-_STALE: Final = 1.0  # seconds after which the mean since the last look says little of now
 _STAT_BYTES: Final = 1 << 14
 
 
@@ -120,15 +119,26 @@ class Governor:
         self._due = 0.0
         self._held_up = 0  # steps in a row
         self._seen: tuple[float, float, float] | None = None  # when, busy, ours
+        self._stepped = 0.0  # when the latest step began
         self._sibling_time = 0.0  # at the beginning of this step
 
     @property
     def threads(self) -> int:
         return self.policy.threads
 
+    def resume(self, now: float) -> None:
+        """There are steps to make again after a pause, in which others may have worked who wait for us now.
+
+        A client that makes up its next question is no neighbour while it is answered.
+        """
+        if self.policy.most > 1 and self._seen is not None:
+            self._sibling_time = self._siblings()
+            self._look(now, paused=2 * (now - self._stepped) > now - self._seen[0])
+
     def before_step(self, now: float) -> int:
         """How many threads to use; ``now`` is monotonic, in seconds. Costs 2 microseconds, and 60 at each look."""
         if self.policy.most > 1:
+            self._stepped = now
             self._sibling_time = self._siblings()
             if now >= self._due:
                 self._look(now)
@@ -153,7 +163,7 @@ class Governor:
             os.close(self._stat)
             self._stat = None
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, *, paused: bool = False) -> None:
         self._due = now + _INTERVAL
         if self._stat is None:
             self.policy.observe(now, 0.0)
@@ -166,7 +176,7 @@ class Governor:
         span = now - before[0]
         # Ticks that began before this span and ended in it are no neighbour's.
         others = max(0.0, (busy - before[1]) - (ours - before[2]) - 1 / self._ticks) / span
-        if span > _STALE:
+        if paused:
             self.policy.rest(before[0], now, others)
             self._due = now + _SOON
         else:

@@ -13,6 +13,8 @@ import msgspec
 from edge_runtime.engine.messages import Down, Failed, FrameError, Frames, decode_down
 from edge_runtime.errors import RequestError
 
+Arrival = tuple[float, Down | Failed]  # when, by time.perf_counter
+
 _READ = 1 << 16  # bytes
 _GATHER = 0.002  # seconds without another message, after which an idle engine begins
 _GATHER_MOST = 0.012  # and at most
@@ -24,31 +26,43 @@ class Inbox:
     def __init__(self, end: socket.socket, peek: Callable[[Down], None]) -> None:
         self._socket = end
         self._peek = peek
-        self._frames: deque[tuple[float, Down | Failed]] = deque()
+        self._frames: deque[Arrival] = deque()
+        self._latest = 0.0  # when the last message came that was taken
         self._ready = threading.Condition()
         self._ended = self._woken = False
         self.broken: FrameError | None = None
         threading.Thread(target=self._listen, name="inbox", daemon=True).start()
 
-    def take(self, *, wait: bool) -> list[tuple[float, Down | Failed]] | None:
-        """All that has come, and when; with ``wait``, sleeps until something has, and a little for what comes with it.
+    def take(self, *, wait: bool) -> list[Arrival] | None:
+        """All that has come; with ``wait``, sleeps until something has.
 
         None: the other side is gone. Nothing: :meth:`wake` was called.
         """
         with self._ready:
             if wait:
                 self._ready.wait_for(lambda: self._frames or self._ended or self._woken)
-                latest = time.perf_counter() + _GATHER_MOST
-                while self._frames and not self._ended and time.perf_counter() < latest:
-                    known = len(self._frames)
-                    if not self._ready.wait_for(lambda: len(self._frames) > known or self._ended, _GATHER):  # noqa: B023
-                        break
             self._woken = False
             if self._ended and not self._frames:
                 return None
-            found = list(self._frames)
-            self._frames.clear()
-            return found
+            return self._found()
+
+    def gather(self, first: float) -> list[Arrival]:
+        """What comes with the latest message, the first of which came at ``first``; nothing: begin without.
+
+        Requests that are sent together are not all here at once, and are read faster together. The time that it took to
+        prepare the first of them counts.
+        """
+        with self._ready:
+            until = min(self._latest + _GATHER, first + _GATHER_MOST)
+            self._ready.wait_for(lambda: self._frames or self._ended, max(until - time.perf_counter(), 0.0))
+            return self._found()
+
+    def _found(self) -> list[Arrival]:
+        found = list(self._frames)
+        self._frames.clear()
+        if found:
+            self._latest = found[-1][0]
+        return found
 
     def wake(self) -> None:
         """Let :meth:`take` return, from whatever thread: there is something to do that came over no socket."""

@@ -78,12 +78,17 @@ class Engine:
             FrameError: a frame that announces more than the limit: the stream cannot be followed any further.
         """
         while not self._stopped:
-            generator = self._generator
-            messages = self._inbox.take(wait=generator is None or not generator.busy)
+            idle = not self._works
+            messages = self._inbox.take(wait=idle)
             if messages is None:
                 break
-            for arrived, message in messages:
-                self._take(message, arrived)
+            first = messages[0][0] if messages else 0.0
+            while messages:
+                for arrived, message in messages:
+                    self._take(message, arrived)
+                messages = self._inbox.gather(first) if idle and self._works else []
+            if idle and self._generator is not None and self._generator.busy:
+                self._generator.steps.governor.resume(time.monotonic())
             if self._preparation is not None:
                 told, ready = self._preparation.collect()
                 self._send(told)
@@ -93,10 +98,15 @@ class Engine:
                 out = self._generator.step()
                 out += [Purged(id=name) for name in self._purges]
                 self._purges.clear()
-                self._send(out + self._news())
+                self._send(out)
+                self._send(self._news())
         self._unload()
         if self._inbox.broken is not None:
             raise self._inbox.broken
+
+    @property
+    def _works(self) -> bool:
+        return self._generator is not None and self._generator.busy
 
     def _peek(self, message: Down) -> None:
         """In the inbox's thread: a cancel ends a step that is made for nobody else."""

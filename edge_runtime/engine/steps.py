@@ -48,7 +48,6 @@ class Steps:
     @property
     def cost(self) -> StepCost:
         """The cost model for the threads that are used now."""
-        self._learn()
         return self._cost(self.governor.threads)
 
     def _cost(self, threads: int) -> StepCost:
@@ -126,7 +125,7 @@ class Steps:
         Raises:
             AbortedError, EngineError: as :meth:`Llama.run`.
         """
-        self._learn()
+        self.learn()
         with self._turn:
             threads = self.governor.before_step(time.monotonic())
             self.model.use_threads(threads)
@@ -135,8 +134,8 @@ class Steps:
             wall = time.perf_counter() - began
             self._seen = _Timed(threads, count, cells, wall, time.process_time() - cpu)
 
-    def _learn(self) -> None:
-        """What the latest step has shown. Not right after it, when its tokens wait to be sent."""
+    def learn(self) -> None:
+        """What the latest step has shown. Not called right after it, when its tokens wait to be sent."""
         if (seen := self._seen) is None:
             return
         self._seen = None

@@ -147,14 +147,33 @@ def test_somebody_who_worked_between_two_requests_and_has_gone_takes_no_thread()
     governor = Governor(cores)
     list(looks(governor, 0.5))
     neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
-    time.sleep(1.5)
+    time.sleep(0.5)
     for one in neighbours:
         one.kill()
         one.wait()
     try:
+        governor.resume(time.monotonic())
         assert governor.before_step(time.monotonic()) == cores
     finally:
         governor.close()
+
+
+def test_a_neighbour_beside_requests_that_follow_each_other_closely_is_no_pause() -> None:
+    cores = len(os.sched_getaffinity(0))
+    governor = Governor(cores)
+    list(looks(governor, 0.5))
+    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    seen = []
+    try:
+        for _ in range(20):
+            seen += looks(governor, 0.05)
+            governor.resume(time.monotonic())
+    finally:
+        for one in neighbours:
+            one.kill()
+            one.wait()
+        governor.close()
+    assert seen[-1] == 1
 
 
 def test_a_busy_pause_gives_no_thread_back() -> None:
