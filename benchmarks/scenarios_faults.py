@@ -173,40 +173,51 @@ def _is_told_twice(told: Told, killed: float, undisturbed: str) -> bool:
     return any(not expected.startswith(end) for end in repeated)
 
 
+async def _kill_under_load(box: Box, bodies: list[dict[str, Any]]) -> tuple[float, float, list[Told]]:
+    """When the engine was killed beneath these requests, when it was back, and what became of them."""
+    exchanges = [await Exchange.open(box.socket, "/v1/completions", body) for body in bodies]
+    for exchange in exchanges[:4]:
+        await exchange.begun(12)
+    killed, back = await _kill(box)
+    return killed, back, [await exchange.end() for exchange in exchanges]
+
+
 async def killed_engine(stage: Stage) -> Outcome:
     """``kill -9`` of the engine beneath streams and queued requests."""
     count, tokens = 24, 64  # more than write at once
+    rounds = 1 if stage.quick else 3
+    quiet, loaded = list[float](), list[float]()
+    queued, live, whole = list[Told](), list[tuple[Told, float, str]](), 0
     with stage.box() as box:
-        quiet = []
-        for _ in range(2):
+        for _ in range(rounds + 1):
             quiet.append((await _kill(box))[1])
             await complete(box.socket, completion(stage.text(20), 2))
-        bodies = [completion(stage.text(PROMPT), tokens, logprobs=0) for _ in range(count)]
-        undisturbed = await complete_all(box.socket, bodies)
-        exchanges = [await Exchange.open(box.socket, "/v1/completions", body) for body in bodies]
-        for exchange in exchanges[:4]:
-            await exchange.begun(12)
-        killed, back = await _kill(box)
-        told = [await exchange.end() for exchange in exchanges]
+        for _ in range(rounds):
+            bodies = [completion(stage.text(PROMPT), tokens, logprobs=0) for _ in range(count)]
+            undisturbed = await complete_all(box.socket, bodies)
+            killed, back, told = await _kill_under_load(box, bodies)
+            loaded.append(back)
+            whole += sum(one.text == before.text for one, before in zip(told, undisturbed, strict=True))
+            for one, before in zip(told, undisturbed, strict=True):
+                if not any(at <= killed for at in one.times):
+                    queued.append(one)
+                elif not one.finish or one.finish[0] > killed:
+                    live.append((one, killed, before.text))
         status = (await get(box.socket, "/edge/v1/status")).json
-    running = [one for one in told if any(at <= killed for at in one.times)]
-    queued = [one for one in told if one not in running]
-    ended = [one for one in running if one.finish and one.finish[0] <= killed]
-    live = [one for one in running if one not in ended]
-    twice = [n for n, one in enumerate(told) if one in live and _is_told_twice(one, killed, undisturbed[n].text)]
+    twice = [(one, killed) for one, killed, text in live if _is_told_twice(one, killed, text)]
+    told = [*queued, *(one for one, _, _ in live)]
     over = [one.tokens for one in told if not one.error and one.tokens != tokens]
-    same = sum(one.text == whole.text for one, whole in zip(told, undisturbed, strict=True))
-    errors = Counter(one.error for one in live if one.error)
+    errors = Counter(one.error for one, _, _ in live if one.error)
     unserved = Counter(one.error for one in queued if one.error)
-    continued = sum(not one.error for one in live)
-    note = f" ({back:.2f} s, idle {middle(quiet):.2f} s)"
+    continued = sum(not one.error for one, _, _ in live)
+    note = f" ({middle(loaded):.2f} s, idle {middle(quiet):.2f} s)"
     rows = [
-        Row.most("kill -9: back, of a start without load", back / middle(quiet), 1.1, note=note),
+        Row.most("kill -9: back, of a start without load", middle(loaded) / middle(quiet), 1.1, note=note),
         Row.most("kill -9: queued requests that failed", sum(unserved.values()), 0, note=f" of {len(queued)}"),
         Row.most("kill -9: streams with a token twice or too few", len(twice) + len(over), 0, note=f" of {len(live)}"),
         Row.stated("kill -9: streams", f"{continued} went on, {dict(errors) or 'none'} ended with an error"),
     ]
-    found: dict[str, Any] = {"back_s": back, "quiet_s": quiet, "live": len(live), "continued": continued}
-    found |= {"errors": dict(errors), "unserved": dict(unserved), "same_text": same, "wrong_length": over}
-    seams = [[end[-60:], start[:60]] for end, start in (_seam(told[n], killed) for n in twice)]
+    found: dict[str, Any] = {"back_s": loaded, "quiet_s": quiet, "live": len(live), "continued": continued}
+    found |= {"errors": dict(errors), "unserved": dict(unserved), "same_text": whole, "wrong_length": over}
+    seams = [[end[-60:], start[:60]] for end, start in (_seam(one, killed) for one, killed in twice)]
     return Outcome(rows, {**found, "twice": seams, "children": status.get("children")})
