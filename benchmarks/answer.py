@@ -17,8 +17,8 @@ from benchmarks.box import SMALL_WRITER, Box
 from benchmarks.machine import describe
 from edge_runtime.client import SyncClient
 from edge_runtime.config import ModelsConfig
+from edge_runtime.knowledge_protocol import Answer, Sentence
 from edge_runtime.paths import Paths
-from edge_runtime.protocol import Answer, Sentence
 from models.errors import ModelError
 from models.store import Store
 

@@ -23,12 +23,19 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from edge_runtime import adapter_protocol, engine_protocol, model_protocol, openai_protocol, protocol
+from edge_runtime import (
+    adapter_protocol,
+    engine_protocol,
+    knowledge_protocol,
+    model_protocol,
+    openai_protocol,
+    protocol,
+)
 from edge_runtime.errors import EdgeError, RequestError, UnreachableError, from_wire
 from edge_runtime.http1 import Reply, Request, exchange
 from edge_runtime.sse import EventLines, ServerEvent
 
-AskEvent = protocol.Sources | protocol.Sentence | protocol.Answer
+AskEvent = knowledge_protocol.Sources | knowledge_protocol.Sentence | knowledge_protocol.Answer
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _STREAM_TYPE = "text/event-stream"
@@ -109,31 +116,33 @@ class Client:
         question: str,
         *,
         collection: str = protocol.DEFAULT_COLLECTION,
-        mode: protocol.AskMode = "auto",
+        mode: knowledge_protocol.AskMode = "auto",
         edge: protocol.Urgency | None = None,
-    ) -> protocol.Answer:
-        body = protocol.AskRequest(question=question, collection=collection, mode=mode, edge=edge)
-        return await self._call(protocol.Answer, "POST", "/edge/v1/ask", body)
+    ) -> knowledge_protocol.Answer:
+        body = knowledge_protocol.AskRequest(question=question, collection=collection, mode=mode, edge=edge)
+        return await self._call(knowledge_protocol.Answer, "POST", "/edge/v1/ask", body)
 
     async def ask_stream(
         self,
         question: str,
         *,
         collection: str = protocol.DEFAULT_COLLECTION,
-        mode: protocol.AskMode = "auto",
+        mode: knowledge_protocol.AskMode = "auto",
         edge: protocol.Urgency | None = None,
     ) -> AsyncGenerator[AskEvent, None]:
         """``Sources`` first, each verified ``Sentence`` as it is ready, and the whole ``Answer`` last."""
-        body = protocol.AskRequest(question=question, collection=collection, mode=mode, stream=True, edge=edge)
+        body = knowledge_protocol.AskRequest(
+            question=question, collection=collection, mode=mode, stream=True, edge=edge
+        )
         async with aclosing(self._stream("POST", "/edge/v1/ask", body)) as events:
             async for event in events:
                 match event.name:
                     case "sources":
-                        yield _decode(event.data, protocol.Sources)
+                        yield _decode(event.data, knowledge_protocol.Sources)
                     case "sentence":
-                        yield _decode(event.data, protocol.Sentence)
+                        yield _decode(event.data, knowledge_protocol.Sentence)
                     case "done":
-                        yield _decode(event.data, protocol.Answer)
+                        yield _decode(event.data, knowledge_protocol.Answer)
                         return
                     case _:
                         pass  # a newer daemon may say more
@@ -144,38 +153,38 @@ class Client:
         query: str,
         *,
         collection: str = protocol.DEFAULT_COLLECTION,
-        mode: protocol.SearchMode = "hybrid",
+        mode: knowledge_protocol.SearchMode = "hybrid",
         k: int = 5,
-    ) -> protocol.SearchReply:
-        body = protocol.SearchRequest(query=query, collection=collection, mode=mode, k=k)
-        return await self._call(protocol.SearchReply, "POST", "/edge/v1/search", body)
+    ) -> knowledge_protocol.SearchReply:
+        body = knowledge_protocol.SearchRequest(query=query, collection=collection, mode=mode, k=k)
+        return await self._call(knowledge_protocol.SearchReply, "POST", "/edge/v1/search", body)
 
     async def add_document(
         self, name: str, content: bytes, *, collection: str = protocol.DEFAULT_COLLECTION
-    ) -> protocol.DocumentAdded:
+    ) -> knowledge_protocol.DocumentAdded:
         """Raises DocumentError where the daemon cannot read it (a scan, encrypted, damaged, empty)."""
-        body = protocol.DocumentAdd(name=name, content=content, collection=collection)
-        return await self._call(protocol.DocumentAdded, "POST", "/edge/v1/documents", body)
+        body = knowledge_protocol.DocumentAdd(name=name, content=content, collection=collection)
+        return await self._call(knowledge_protocol.DocumentAdded, "POST", "/edge/v1/documents", body)
 
-    async def documents(self) -> protocol.DocumentList:
-        return await self._call(protocol.DocumentList, "GET", "/edge/v1/documents")
+    async def documents(self) -> knowledge_protocol.DocumentList:
+        return await self._call(knowledge_protocol.DocumentList, "GET", "/edge/v1/documents")
 
-    async def document_text(self, document_id: str, start: int, end: int) -> protocol.Passage:
+    async def document_text(self, document_id: str, start: int, end: int) -> knowledge_protocol.Passage:
         """Characters ``start`` to ``end`` of a document's text."""
         query = urlencode({"start": start, "end": end})
         return await self._call(
-            protocol.Passage, "GET", f"{_path('edge', 'v1', 'documents', document_id, 'text')}?{query}"
+            knowledge_protocol.Passage, "GET", f"{_path('edge', 'v1', 'documents', document_id, 'text')}?{query}"
         )
 
-    async def remove_document(self, document_id: str) -> protocol.Removed:
-        return await self._call(protocol.Removed, "DELETE", _path("edge", "v1", "documents", document_id))
+    async def remove_document(self, document_id: str) -> knowledge_protocol.Removed:
+        return await self._call(knowledge_protocol.Removed, "DELETE", _path("edge", "v1", "documents", document_id))
 
     async def score(self, request: engine_protocol.ScoreRequest) -> engine_protocol.ScoreReply:
         """How probable each of some choices is after a prompt."""
         return await self._call(engine_protocol.ScoreReply, "POST", "/edge/v1/score", request)
 
-    async def feedback(self, answer_id: str, verdict: protocol.Verdict, hit: int | None = None) -> None:
-        body = protocol.FeedbackRequest(answer_id=answer_id, verdict=verdict, hit=hit)
+    async def feedback(self, answer_id: str, verdict: knowledge_protocol.Verdict, hit: int | None = None) -> None:
+        body = knowledge_protocol.FeedbackRequest(answer_id=answer_id, verdict=verdict, hit=hit)
         await self._read("POST", "/edge/v1/feedback", body)
 
     # ---- OpenAI's API ------------------------------------------------------------------------------------------

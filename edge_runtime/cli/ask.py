@@ -14,18 +14,9 @@ import click
 from edge_runtime.cli.output import Wrapped, clean_line, paint, place, put, put_citation, put_json, say, width
 from edge_runtime.client import AskEvent, SyncClient, connect_sync
 from edge_runtime.errors import EngineError, NotFoundError
+from edge_runtime.knowledge_protocol import Answer, AskMode, Citation, SearchMode, Sentence, Sources
 from edge_runtime.paths import Paths
-from edge_runtime.protocol import (
-    DEFAULT_COLLECTION,
-    Answer,
-    AskMode,
-    Citation,
-    Priority,
-    SearchMode,
-    Sentence,
-    Sources,
-    Urgency,
-)
+from edge_runtime.protocol import DEFAULT_COLLECTION, Priority, Urgency
 
 _ITEM = re.compile(r"\s*(?:\d{1,3}[.)]|[-*•])\s")  # a numbered step or a list's item begins a line of its own
 

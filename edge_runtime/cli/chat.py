@@ -19,8 +19,9 @@ from edge_runtime.cli.ask import AnswerView, note
 from edge_runtime.cli.output import Wrapped, clean_line, complain, paint, place, put, put_citation, say, table, width
 from edge_runtime.client import SyncClient, connect_sync
 from edge_runtime.errors import EdgeError, ExitCode
+from edge_runtime.knowledge_protocol import AskMode, Citation
 from edge_runtime.paths import Paths
-from edge_runtime.protocol import DEFAULT_COLLECTION, AskMode, Citation
+from edge_runtime.protocol import DEFAULT_COLLECTION
 
 _AROUND = 400  # characters shown before and after a quote
 _PROMPT = "> "

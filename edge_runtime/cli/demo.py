@@ -29,8 +29,9 @@ from edge_runtime.cli.documents import FoundFile, Tally, add_files, report
 from edge_runtime.cli.output import clean, clean_line, paint, put, say, table
 from edge_runtime.client import AskEvent, SyncClient, connect_sync
 from edge_runtime.errors import EdgeError, EngineError, ExitCode, SealError, UnreachableError
+from edge_runtime.knowledge_protocol import Sentence
 from edge_runtime.paths import Paths
-from edge_runtime.protocol import DEFAULT_COLLECTION, Sentence
+from edge_runtime.protocol import DEFAULT_COLLECTION
 
 _READY_SECONDS = 180.0  # loading half a gigabyte from a slow card
 _FAILED_SECONDS = 4.0  # a part that has failed for as long, restarts or none, will not come up by itself

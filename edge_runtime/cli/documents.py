@@ -24,8 +24,9 @@ from edge_runtime.errors import (
     NotFoundError,
     RequestError,
 )
+from edge_runtime.knowledge_protocol import Document
 from edge_runtime.paths import Paths
-from edge_runtime.protocol import DEFAULT_COLLECTION, Document
+from edge_runtime.protocol import DEFAULT_COLLECTION
 
 # Faults of one file; anything else (no daemon, a full disk, no permission) ends the command.
 _SKIPPED = (BusyError, DeadlineError, DocumentError, EngineError, RequestError, OSError)

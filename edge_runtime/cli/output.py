@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from edge_runtime.protocol import Citation, Locator
+from edge_runtime.knowledge_protocol import Citation, Locator
 
 # C0 and C1 controls but newline and tab, line separators, bidirectional overrides and isolates, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")

@@ -10,7 +10,7 @@ import msgspec
 from edge_runtime.daemon.peers import Peer
 from edge_runtime.daemon.requests import same
 from edge_runtime.errors import NotFoundError
-from edge_runtime.protocol import Answer
+from edge_runtime.knowledge_protocol import Answer
 
 KEPT = 256
 

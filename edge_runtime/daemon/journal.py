@@ -11,7 +11,7 @@ import apsw
 from edge_runtime.errors import StorageError
 from edge_runtime.knowledge.database import explained
 from edge_runtime.knowledge.schema import Migration, migrate, refuse_newer
-from edge_runtime.protocol import FeedbackRequest
+from edge_runtime.knowledge_protocol import FeedbackRequest
 
 
 def _first(connection: apsw.Connection, _width: int) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from edge_runtime.daemon import (
     adapters_api,
+    ask_api,
+    collections_api,
+    documents_api,
     gauges,
-    knowledge_api,
     models_api,
     openai_api,
     openapi,
     operator_api,
     score_api,
+    search_api,
 )
 from edge_runtime.daemon.call import Route
 
@@ -18,7 +21,10 @@ ROUTES: tuple[Route, ...] = (
     *openai_api.ROUTES,
     *models_api.ROUTES,
     score_api.ROUTE,
-    *knowledge_api.ROUTES,
+    *ask_api.ROUTES,
+    *search_api.ROUTES,
+    *collections_api.ROUTES,
+    *documents_api.ROUTES,
     *operator_api.ROUTES,
     *adapters_api.ROUTES,
     gauges.ROUTE,

@@ -23,7 +23,8 @@ from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.passages import gather
 from edge_runtime.knowledge.search import search
 from edge_runtime.knowledge.words import Asked, understand
-from edge_runtime.protocol import Answer, AskMode, Citation, Locator, Sensitivity, Sentence, Sources
+from edge_runtime.knowledge_protocol import Answer, AskMode, Citation, Locator, Sentence, Sources
+from edge_runtime.protocol import Sensitivity
 
 PASSAGES = 12
 PHRASE_TOKENS = 64

@@ -22,7 +22,8 @@ from edge_runtime.knowledge.collections import Collection
 from edge_runtime.knowledge.database import Database
 from edge_runtime.knowledge.documents import Span
 from edge_runtime.knowledge.records import ChunkRow, IndexStats, Matrix, PreparedDocument, Sentences
-from edge_runtime.protocol import Document, Sensitivity
+from edge_runtime.knowledge_protocol import Document
+from edge_runtime.protocol import Sensitivity
 
 MAX_NEAREST = 4096  # vec0 refuses a larger k
 PART_CHARS = 32_768

@@ -16,7 +16,7 @@ from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.parse import parse
 from edge_runtime.knowledge.records import Matrix, PreparedDocument
 from edge_runtime.knowledge.sentences import split
-from edge_runtime.protocol import Document, DocumentAdded
+from edge_runtime.knowledge_protocol import Document, DocumentAdded
 
 _TEXTS_AT_ONCE = 64  # the child splits a request into tokens in one go: more would keep questions waiting
 

@@ -12,7 +12,7 @@ from edge_runtime.knowledge.collections import Reader
 from edge_runtime.knowledge.fusion import DENSE_WEIGHT, best_bm25, combine, share
 from edge_runtime.knowledge.index import MAX_NEAREST, Index
 from edge_runtime.knowledge.records import Matrix
-from edge_runtime.protocol import SearchMode
+from edge_runtime.knowledge_protocol import SearchMode
 
 MAX_TERMS = 32
 _CANDIDATES = 50  # of each kind, at least

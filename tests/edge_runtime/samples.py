@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from edge_runtime import adapter_protocol, engine_protocol, model_protocol, openai_protocol, protocol
+from edge_runtime import (
+    adapter_protocol,
+    engine_protocol,
+    knowledge_protocol,
+    model_protocol,
+    openai_protocol,
+    protocol,
+)
 
 ADAPTER = adapter_protocol.Adapter(
     name="pumps",
@@ -27,24 +34,24 @@ MODEL = model_protocol.ModelState(
     fits=True,
     adapters=["pumps"],
 )
-CITATION = protocol.Citation(
+CITATION = knowledge_protocol.Citation(
     document="pump.md",
     document_id="d1",
-    locator=protocol.Locator(start=120, end=160, heading="Alarms"),
+    locator=knowledge_protocol.Locator(start=120, end=160, heading="Alarms"),
     quote="E17: low suction pressure at the pump.",
 )
-SECOND = protocol.Citation(
+SECOND = knowledge_protocol.Citation(
     document="log [2026].pdf",
     document_id="d2",
-    locator=protocol.Locator(start=10, end=52, page=3),
+    locator=knowledge_protocol.Locator(start=10, end=52, page=3),
     quote="The strainer was blocked when E17 came up.",
 )
-SOURCES = protocol.Sources(id="a1", citations=[SECOND, CITATION])
+SOURCES = knowledge_protocol.Sources(id="a1", citations=[SECOND, CITATION])
 SENTENCES = [
-    protocol.Sentence(text="E17 means low suction pressure.", citations=[1]),
-    protocol.Sentence(text="A blocked strainer was the cause once.", citations=[0, 1]),
+    knowledge_protocol.Sentence(text="E17 means low suction pressure.", citations=[1]),
+    knowledge_protocol.Sentence(text="A blocked strainer was the cause once.", citations=[0, 1]),
 ]
-ANSWER = protocol.Answer(
+ANSWER = knowledge_protocol.Answer(
     id="a1",
     status="done",
     answer="E17 means low suction pressure. A blocked strainer was the cause once.",
@@ -57,7 +64,7 @@ ANSWER = protocol.Answer(
     timings_ms={"total": 84.0},
     confidence=0.91,
 )
-DECLINED = protocol.Answer(
+DECLINED = knowledge_protocol.Answer(
     id="a2",
     status="done",
     answer="The documents do not say.",
@@ -70,7 +77,7 @@ DECLINED = protocol.Answer(
     timings_ms={"total": 12.0},
     confidence=0.08,
 )
-DOCUMENT = protocol.Document(
+DOCUMENT = knowledge_protocol.Document(
     id="d1",
     name="pump.md",
     collection="default",

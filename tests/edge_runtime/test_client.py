@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_runtime import errors, openai_protocol, protocol
+from edge_runtime import errors, knowledge_protocol, openai_protocol, protocol
 from edge_runtime.client import Client, connect_sync
 from edge_runtime.engine_protocol import ScoreRequest
 from edge_runtime.errors import BusyError
@@ -83,8 +83,8 @@ def test_a_whole_chat_is_asked_for_without_a_stream(path: Path) -> None:
 
 
 def test_a_document_travels_as_base64_and_its_passage_comes_back(path: Path) -> None:
-    added = protocol.DocumentAdded(document=DOCUMENT, unchanged=False)
-    passage = protocol.Passage(document="a b.md", document_id="d/1", start=2, end=5, text="ump")
+    added = knowledge_protocol.DocumentAdded(document=DOCUMENT, unchanged=False)
+    passage = knowledge_protocol.Passage(document="a b.md", document_id="d/1", start=2, end=5, text="ump")
     replies = {
         "POST /edge/v1/documents": json_reply(added),
         "GET /edge/v1/documents/d%2F1/text": json_reply(passage),

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_runtime import openai_protocol, protocol
+from edge_runtime import knowledge_protocol, openai_protocol, protocol
 from edge_runtime.daemon.openapi import describe
 from edge_runtime.daemon.routes import ROUTES
 from models.store import Store
@@ -41,10 +41,10 @@ def box(shared_store: Store) -> Iterator[Box]:
 
 
 @pytest.fixture(scope="module")
-def manual(box: Box) -> protocol.Document:
+def manual(box: Box) -> knowledge_protocol.Document:
     reply = box.add("pump-p9.md", MANUAL)
     assert reply.status == 200, reply.body
-    return msgspec.json.decode(reply.body, type=protocol.DocumentAdded).document
+    return msgspec.json.decode(reply.body, type=knowledge_protocol.DocumentAdded).document
 
 
 def test_it_comes_up_sealed_with_both_children_ready(box: Box) -> None:
@@ -147,8 +147,8 @@ def test_the_models_that_a_request_may_name_are_listed_and_shown(box: Box) -> No
 # ---- documents and questions ---------------------------------------------------------------------------------------
 
 
-def test_a_document_is_listed_shown_and_found(box: Box, manual: protocol.Document) -> None:
-    listed = msgspec.json.decode(box.get("/edge/v1/documents").body, type=protocol.DocumentList)
+def test_a_document_is_listed_shown_and_found(box: Box, manual: knowledge_protocol.Document) -> None:
+    listed = msgspec.json.decode(box.get("/edge/v1/documents").body, type=knowledge_protocol.DocumentList)
     assert manual in listed.documents
     assert box.get(f"/edge/v1/documents/{manual.id}").json["name"] == "pump-p9.md"
     for mode in ("hybrid", "lexical", "dense"):
@@ -156,14 +156,14 @@ def test_a_document_is_listed_shown_and_found(box: Box, manual: protocol.Documen
         assert "float switch" in hits[0]["text"]
 
 
-def test_the_same_bytes_again_change_nothing(box: Box, manual: protocol.Document) -> None:
+def test_the_same_bytes_again_change_nothing(box: Box, manual: knowledge_protocol.Document) -> None:
     again = box.add("pump-p9.md", MANUAL).json
     assert (again["unchanged"], again["document"]["id"]) == (True, manual.id)
 
 
-def test_an_answer_quotes_its_document_word_for_word(box: Box, manual: protocol.Document) -> None:
+def test_an_answer_quotes_its_document_word_for_word(box: Box, manual: knowledge_protocol.Document) -> None:
     body = {"question": "What does alarm E42 mean?", "mode": "extract"}
-    answer = msgspec.json.decode(box.post("/edge/v1/ask", body).body, type=protocol.Answer)
+    answer = msgspec.json.decode(box.post("/edge/v1/ask", body).body, type=knowledge_protocol.Answer)
     assert answer.grounded
     assert "float switch is stuck" in answer.answer
     first = answer.citations[0]
@@ -172,7 +172,9 @@ def test_an_answer_quotes_its_document_word_for_word(box: Box, manual: protocol.
     assert box.get(f"/edge/v1/ask/{answer.id}").json == json.loads(msgspec.json.encode(answer))
 
 
-def test_a_streamed_answer_gives_sources_then_sentences_then_all_of_it(box: Box, manual: protocol.Document) -> None:
+def test_a_streamed_answer_gives_sources_then_sentences_then_all_of_it(
+    box: Box, manual: knowledge_protocol.Document
+) -> None:
     events = list(box.stream("/edge/v1/ask", {"question": "What does alarm E42 mean?", "stream": True}))
     names = [event.name for event in events]
     assert names[0] == "sources"
@@ -181,7 +183,7 @@ def test_a_streamed_answer_gives_sources_then_sentences_then_all_of_it(box: Box,
     assert {event.json["id"] for event in (events[0], events[-1])} == {events[0].json["id"]}
 
 
-def test_a_question_has_its_deadline(box: Box, manual: protocol.Document) -> None:
+def test_a_question_has_its_deadline(box: Box, manual: knowledge_protocol.Document) -> None:
     body = {"question": "What does alarm E42 mean?", "mode": "extract"}
     assert box.post("/edge/v1/ask", {**body, "edge": {"deadline_ms": 60_000, "priority": "batch"}}).status == 200
     assert box.post("/edge/v1/ask", {**body, "edge": {"deadline_ms": 0}}).error["param"] == "edge.deadline_ms"
@@ -189,7 +191,9 @@ def test_a_question_has_its_deadline(box: Box, manual: protocol.Document) -> Non
     assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
 
 
-def test_a_deadline_that_passes_in_a_streamed_answer_is_its_last_event(box: Box, manual: protocol.Document) -> None:
+def test_a_deadline_that_passes_in_a_streamed_answer_is_its_last_event(
+    box: Box, manual: knowledge_protocol.Document
+) -> None:
     # The engine stands still, so that phrasing waits after the sources have been sent.
     engine = box.child("engine")["pid"]
     os.kill(engine, signal.SIGSTOP)
@@ -200,7 +204,9 @@ def test_a_deadline_that_passes_in_a_streamed_answer_is_its_last_event(box: Box,
     assert events[-1].json["error"]["code"] == "deadline_exceeded"
 
 
-def test_an_unknown_collection_is_not_found_and_the_known_ones_are_named(box: Box, manual: protocol.Document) -> None:
+def test_an_unknown_collection_is_not_found_and_the_known_ones_are_named(
+    box: Box, manual: knowledge_protocol.Document
+) -> None:
     box.post("/edge/v1/collections", {"name": "night-shift"})
     for path, field in (("/edge/v1/ask", "question"), ("/edge/v1/search", "query")):
         reply = box.post(path, {field: "pump", "collection": "day-shift"})
@@ -209,7 +215,7 @@ def test_an_unknown_collection_is_not_found_and_the_known_ones_are_named(box: Bo
         assert box.post(path, {field: "pump", "collection": "night-shift"}).status == 200
 
 
-def test_feedback_is_taken_for_an_answer_that_was_given(box: Box, manual: protocol.Document) -> None:
+def test_feedback_is_taken_for_an_answer_that_was_given(box: Box, manual: knowledge_protocol.Document) -> None:
     answer = box.post("/edge/v1/ask", {"question": "What does alarm E42 mean?", "mode": "extract"}).json
     body = {"answer_id": answer["id"], "verdict": "good", "hit": 0}
     assert box.post("/edge/v1/feedback", body).status == 200
@@ -223,7 +229,7 @@ def test_removing_a_document_purges_what_was_derived_from_it(box: Box) -> None:
     assert answer["citations"]
     snapshot = box.home / "snapshots" / "kv"
     snapshot.write_bytes(b"derived")
-    removed = msgspec.json.decode(box.delete(f"/edge/v1/documents/{document}").body, type=protocol.Removed)
+    removed = msgspec.json.decode(box.delete(f"/edge/v1/documents/{document}").body, type=knowledge_protocol.Removed)
     assert removed.removed == [document]
     assert removed.purged["chunks"] >= 1
     assert removed.purged["vectors"] >= 1
@@ -318,7 +324,7 @@ def test_every_route_is_described_and_every_example_is_valid(box: Box) -> None:
     assert references <= names
 
 
-def test_a_backup_holds_both_databases_and_the_configuration(box: Box, manual: protocol.Document) -> None:
+def test_a_backup_holds_both_databases_and_the_configuration(box: Box, manual: knowledge_protocol.Document) -> None:
     reply = msgspec.json.decode(box.post("/edge/v1/backup", {"name": "one"}).body, type=protocol.BackupReply)
     assert sorted(reply.files) == ["edge.toml", "index.db", "journal.db"]
     assert reply.path == str(box.home / "backups" / "one.tar")

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_runtime import adapter_protocol, model_protocol, protocol
+from edge_runtime import adapter_protocol, knowledge_protocol, model_protocol, protocol
 from tests.edge_runtime import samples
 from tests.edge_runtime.scripted import Asked, Script, ScriptedDaemon, json_reply, stream_reply
 
 PATIENCE = 60.0  # seconds
-PURGED = protocol.Removed(removed=["d1"], purged={"chunks": 7, "vectors": 9, "answers": 1})
+PURGED = knowledge_protocol.Removed(removed=["d1"], purged={"chunks": 7, "vectors": 9, "answers": 1})
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def usual_replies() -> dict[str, Any]:
     def add(asked: Asked) -> Script:
         name = asked.json["name"]
         document = msgspec.structs.replace(samples.DOCUMENT, name=name, id=f"id-{name}")
-        return json_reply(protocol.DocumentAdded(document=document))
+        return json_reply(knowledge_protocol.DocumentAdded(document=document))
 
     def ask(asked: Asked) -> Script:
         if not asked.json["stream"]:
@@ -72,7 +72,7 @@ def usual_replies() -> dict[str, Any]:
         sentences = [("sentence", sentence) for sentence in samples.SENTENCES]
         return stream_reply([("sources", samples.SOURCES), *sentences, ("done", samples.ANSWER)])
 
-    hit = protocol.Hit(
+    hit = knowledge_protocol.Hit(
         document="pump.md", document_id="d1", locator=samples.CITATION.locator, score=0.73125, text="E17: low pressure."
     )
     request = protocol.RunningRequest(
@@ -80,11 +80,11 @@ def usual_replies() -> dict[str, Any]:
     )
     return {
         "GET /edge/v1/status": json_reply(samples.STATUS),
-        "GET /edge/v1/documents": json_reply(protocol.DocumentList(documents=[samples.DOCUMENT])),
+        "GET /edge/v1/documents": json_reply(knowledge_protocol.DocumentList(documents=[samples.DOCUMENT])),
         "POST /edge/v1/documents": add,
         "DELETE /edge/v1/documents/d1": json_reply(PURGED),
         "POST /edge/v1/ask": ask,
-        "POST /edge/v1/search": json_reply(protocol.SearchReply(hits=[hit])),
+        "POST /edge/v1/search": json_reply(knowledge_protocol.SearchReply(hits=[hit])),
         "GET /edge/v1/engine": json_reply(samples.ENGINE),
         "POST /edge/v1/score": json_reply(samples.SCORES),
         "GET /edge/v1/requests": json_reply(protocol.RequestList(requests=[request])),

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_runtime import protocol
+from edge_runtime import knowledge_protocol, protocol
 from edge_runtime.cli.main import COMMANDS, edge
 from tests.edge_runtime import samples
 from tests.edge_runtime.cli.conftest import PATIENCE, Shell
@@ -98,7 +98,7 @@ def test_without_a_daemon_a_command_exits_3_and_says_how_to_start_one(shell: She
 
 def test_a_reader_that_leaves_early_ends_the_command_quietly(shell: Shell) -> None:
     documents = [msgspec.structs.replace(samples.DOCUMENT, name=f"{n}.md") for n in range(20_000)]
-    with shell.daemon({"GET /edge/v1/documents": json_reply(protocol.DocumentList(documents=documents))}):
+    with shell.daemon({"GET /edge/v1/documents": json_reply(knowledge_protocol.DocumentList(documents=documents))}):
         command = f"{sys.executable} -m edge_runtime.cli docs | head -n 1"
         done = subprocess.run(command, shell=True, env=shell.world, capture_output=True, text=True)
     assert (done.stdout.split()[0], done.stderr) == ("NAME", "")
@@ -220,7 +220,7 @@ def test_an_unknown_collection_is_answered_with_those_that_there_are(shell: Shel
     replies = {
         "POST /edge/v1/ask": unknown,
         "POST /edge/v1/search": unknown,
-        "GET /edge/v1/documents": json_reply(protocol.DocumentList(documents=documents)),
+        "GET /edge/v1/documents": json_reply(knowledge_protocol.DocumentList(documents=documents)),
     }
     with shell.daemon(replies):
         done = shell.edge(*arguments, "--collection", "pumps")
@@ -246,8 +246,8 @@ def test_steps_stand_on_lines_of_their_own_and_their_quotes_are_not_repeated(she
     steps = ["1. Open valve V2.", "2. Press the green button."]
     citations = [msgspec.structs.replace(samples.CITATION, quote=step) for step in steps]
     events = [
-        ("sources", protocol.Sources(id="a", citations=citations)),
-        *(("sentence", protocol.Sentence(text=step, citations=[n])) for n, step in enumerate(steps)),
+        ("sources", knowledge_protocol.Sources(id="a", citations=citations)),
+        *(("sentence", knowledge_protocol.Sentence(text=step, citations=[n])) for n, step in enumerate(steps)),
         ("done", samples.ANSWER),
     ]
     with shell.daemon({"POST /edge/v1/ask": stream_reply(events)}):
@@ -260,8 +260,8 @@ def test_steps_stand_on_lines_of_their_own_and_their_quotes_are_not_repeated(she
 def test_escapes_in_an_answer_and_its_sources_are_made_visible(shell: Shell) -> None:
     citation = msgspec.structs.replace(samples.CITATION, document="a\x1b]0;x\x07.md", quote="q\x1b[2Jq \u202eabc")
     events = [
-        ("sources", protocol.Sources(id="a", citations=[citation])),
-        ("sentence", protocol.Sentence(text="[bold]red\x1b[31m[/bold]\x9b5m", citations=[0])),
+        ("sources", knowledge_protocol.Sources(id="a", citations=[citation])),
+        ("sentence", knowledge_protocol.Sentence(text="[bold]red\x1b[31m[/bold]\x9b5m", citations=[0])),
         ("done", samples.ANSWER),
     ]
     with shell.daemon({"POST /edge/v1/ask": stream_reply(events)}):
@@ -303,7 +303,9 @@ def test_chat_answers_each_line_of_stdin(shell: Shell) -> None:
 
 
 def test_chat_shows_where_a_source_stands(shell: Shell) -> None:
-    passage = protocol.Passage(document="pump.md", document_id="d1", start=0, end=560, text="before E17: low. after")
+    passage = knowledge_protocol.Passage(
+        document="pump.md", document_id="d1", start=0, end=560, text="before E17: low. after"
+    )
     with shell.daemon({"GET /edge/v1/documents/d1/text": json_reply(passage)}) as daemon:
         done = shell.edge("chat", given="What is E17?\n/sources 1\n/sources 9\n/nothing\n")
     assert "before E17: low. after" in done.out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_runtime import protocol
+from edge_runtime import knowledge_protocol
 from tests.edge_runtime import samples
 from tests.edge_runtime.cli.conftest import Shell
 from tests.edge_runtime.scripted import Asked, Script, error_reply, json_reply
@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_skipped_with_its_reason_and_the_rest_is_added(sh
     def add(asked: Asked) -> Script:
         if asked.json["name"] == "scan.pdf":
             return error_reply(422, "unreadable_document", "this PDF is a scan and holds no text; run OCR on it first")
-        return json_reply(protocol.DocumentAdded(document=samples.DOCUMENT, warnings=["page 2 is empty"]))
+        return json_reply(knowledge_protocol.DocumentAdded(document=samples.DOCUMENT, warnings=["page 2 is empty"]))
 
     with shell.daemon({"POST /edge/v1/documents": add}):
         done = shell.edge("add", "good.md", "scan.pdf", "pipe.md", "nothing.md", "last.md", cwd=tmp_path)
@@ -144,7 +144,9 @@ def test_a_name_in_two_collections_must_be_told_apart(shell: Shell) -> None:
         samples.DOCUMENT,
         msgspec.structs.replace(samples.DOCUMENT, id="d9", collection="maintenance"),
     ]
-    with shell.daemon({"GET /edge/v1/documents": json_reply(protocol.DocumentList(documents=documents))}) as daemon:
+    with shell.daemon(
+        {"GET /edge/v1/documents": json_reply(knowledge_protocol.DocumentList(documents=documents))}
+    ) as daemon:
         unclear = shell.edge("rm", "--yes", "pump.md")
         assert shell.edge("rm", "--yes", "pump.md", "--collection", "default").code == 0
     assert (unclear.code, "default, maintenance" in unclear.err) == (2, True)

@@ -17,7 +17,7 @@ import click
 import msgspec
 import pytest
 
-from edge_runtime import protocol
+from edge_runtime import knowledge_protocol, protocol
 from edge_runtime.cli.main import edge
 from models.machine import fingerprint
 from models.store import Store
@@ -167,7 +167,7 @@ def test_json_of_add_tells_what_became_of_each_file(shell: Shell, tmp_path: Path
 
 def test_json_holds_no_control_character_that_a_document_smuggled_in(shell: Shell) -> None:
     name = "evil\x1b[2J\x9b31m\u202etxt.md"
-    documents = protocol.DocumentList(documents=[msgspec.structs.replace(samples.DOCUMENT, name=name)])
+    documents = knowledge_protocol.DocumentList(documents=[msgspec.structs.replace(samples.DOCUMENT, name=name)])
     with shell.daemon({"GET /edge/v1/documents": json_reply(documents)}):
         done = shell.edge("docs", "--json")
     assert done.json["documents"][0]["name"] == name

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.cli.output import Wrapped, cells, clean, clean_line, dumps, fit, place, size, table
-from edge_runtime.protocol import Locator
+from edge_runtime.knowledge_protocol import Locator
 
 
 @given(st.text(st.characters()))

@@ -8,7 +8,7 @@ import pytest
 from edge_runtime.daemon.answers import KEPT, Answers, blank
 from edge_runtime.daemon.peers import Token, Uid
 from edge_runtime.errors import NotFoundError
-from edge_runtime.protocol import Answer, Citation, Locator
+from edge_runtime.knowledge_protocol import Answer, Citation, Locator
 
 ANNE, BERT = Uid(1, frozenset({1})), Uid(2, frozenset({2}))
 

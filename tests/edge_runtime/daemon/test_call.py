@@ -15,8 +15,9 @@ from edge_runtime.daemon.openapi import describe
 from edge_runtime.daemon.routes import ROUTES
 from edge_runtime.engine_protocol import ScoreRequest
 from edge_runtime.errors import RequestError
+from edge_runtime.knowledge_protocol import AskRequest, DocumentAdd
 from edge_runtime.openai_protocol import ChatRequest
-from edge_runtime.protocol import AskRequest, BackupRequest, DocumentAdd
+from edge_runtime.protocol import BackupRequest
 
 BODIES = [route.body for route in ROUTES if route.body is not None]
 anything = st.recursive(

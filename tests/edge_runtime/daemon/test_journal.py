@@ -10,7 +10,7 @@ import pytest
 from edge_runtime.daemon.journal import MIGRATIONS, Journal
 from edge_runtime.errors import StorageError
 from edge_runtime.knowledge.schema import Migration
-from edge_runtime.protocol import FeedbackRequest
+from edge_runtime.knowledge_protocol import FeedbackRequest
 
 NEXT = MIGRATIONS[-1].number + 1
 

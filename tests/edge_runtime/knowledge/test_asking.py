@@ -16,7 +16,7 @@ from edge_runtime.knowledge.collections import Reader
 from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.ingest import ingest
-from edge_runtime.protocol import Answer, AskMode, Sentence, Sources
+from edge_runtime.knowledge_protocol import Answer, AskMode, Sentence, Sources
 from tests.edge_runtime.knowledge.conftest import LocalEmbedder
 
 SAMPLES = Path(__file__).parents[3] / "edge_runtime" / "samples" / "documents"

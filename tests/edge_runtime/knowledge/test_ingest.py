@@ -12,7 +12,7 @@ from edge_runtime.errors import DocumentError, TooLargeError
 from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.ingest import ingest
-from edge_runtime.protocol import DocumentAdded
+from edge_runtime.knowledge_protocol import DocumentAdded
 from tests.edge_runtime.knowledge.conftest import LocalEmbedder
 from tests.edge_runtime.knowledge.pdfs import pdf
 

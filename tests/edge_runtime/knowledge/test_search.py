@@ -14,7 +14,7 @@ from edge_runtime.knowledge.collections import Reader
 from edge_runtime.knowledge.fusion import best_bm25, combine, share
 from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.search import MAX_TERMS, search, terms
-from edge_runtime.protocol import SearchMode
+from edge_runtime.knowledge_protocol import SearchMode
 from tests.edge_runtime.knowledge.conftest import LocalEmbedder, direction, written
 
 
