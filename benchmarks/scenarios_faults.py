@@ -189,10 +189,10 @@ async def killed_engine(stage: Stage) -> Outcome:
     quiet, loaded = list[float](), list[float]()
     queued, live, whole = list[Told](), list[tuple[Told, float, str]](), 0
     with stage.box() as box:
-        for _ in range(rounds + 1):
+        for _ in range(rounds):
+            # In turn: what a box has kept on disk meanwhile makes every later start a little longer.
             quiet.append((await _kill(box))[1])
             await complete(box.socket, completion(stage.text(20), 2))
-        for _ in range(rounds):
             bodies = [completion(stage.text(PROMPT), tokens, logprobs=0) for _ in range(count)]
             undisturbed = await complete_all(box.socket, bodies)
             killed, back, told = await _kill_under_load(box, bodies)
