@@ -2,7 +2,8 @@
 # make test                set up what the tests need, then formatting, lints, types, import contracts and tests
 # make bench [DATA=DIR]    time and memory; with DIR/squad2_normans.json and DIR/clinc150_small.json, quality too
 # make bench-engine [MODEL=small] [QUICK=1] [ONLY=NAME,...]   the engine's bars, against the bare loop and peers
-# make bench-peers         build those peers (llama-server, xllamacpp) in an environment of their own: some minutes
+# make bench-knowledge [DATA=DIR] [QUICK=1] [ONLY=NAME,...]   knowledge's bars; with DIR/squad2_normans.json, all of them
+# make bench-peers         those peers (llama-server, xllamacpp; usearch, faiss, lancedb, chroma), in an environment of their own
 # make setup | lint | clean
 # EDGE_HOME, where it is set, holds models and state; the environment is always .venv here.
 
@@ -26,7 +27,7 @@ endif
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test setup lint bench bench-engine bench-peers clean strace
+.PHONY: run test setup lint bench bench-engine bench-knowledge bench-peers clean strace
 
 run: setup
 	@$(BIN)/edge demo $(WRITER_OPTION)
@@ -57,6 +58,12 @@ bench: setup $(ENV)/.installed-test
 bench-engine: setup $(ENV)/.installed-test
 	@$(BIN)/edge-firmware setup --writer $(SMALL)
 	@$(BIN)/python -m benchmarks.engine $(WRITER_OPTION) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+bench-knowledge: setup $(ENV)/.installed-test
+	@$(if $(DATA),test -f $(DATA)/squad2_normans.json || { \
+	  echo "make: $(DATA)/squad2_normans.json is not there: benchmarks/README.md says what it is" >&2; exit 1; })
+	@$(BIN)/edge-firmware setup --writer $(SMALL)
+	@$(BIN)/python -m benchmarks.knowledge $(if $(DATA),--data $(DATA)) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 bench-peers: setup
 	@$(BIN)/python -m benchmarks.peers_install

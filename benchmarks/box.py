@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,6 +50,13 @@ class Box:
     def restart(self) -> None:
         """Stop the daemon as an operator would, and start it again on the same home."""
         self._stop()
+        self._start()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Inside, no daemon runs and the home can be changed; after, one is ready again."""
+        self._stop()
+        yield
         self._start()
 
     def _start(self) -> None:

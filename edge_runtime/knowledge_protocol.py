@@ -21,6 +21,7 @@ from edge_runtime.protocol import (
 
 SearchMode = Literal["hybrid", "lexical", "dense"]
 Fusion = Literal["convex", "rrf"]
+Scan = Literal["coarse", "exact", "none"]
 AskMode = Literal["auto", "extract"]
 Assembly = Literal["auto", "stuff", "map-reduce", "refine"]
 Verdict = Literal["good", "bad"]
@@ -143,6 +144,7 @@ class HitParts(Wire, frozen=True, kw_only=True):
     lexical: float  # BM25 as a share of the best possible, 0 to 1
     dense_rank: int | None
     lexical_rank: int | None
+    sentence: float | None = None  # cosine of its best sentence, where that was looked at
     rerank: float | None = None  # the cross-encoder's probability
 
 
@@ -162,8 +164,9 @@ class SearchReport(Wire, frozen=True, kw_only=True):
     weight: float  # of the dense score
     reason: str  # why that weight
     dropped: list[str]  # words that were not searched for
-    scan: Literal["coarse", "exact", "none"]
+    scan: Scan
     timings_ms: dict[str, float]
+    reranked: int = 0  # hits that the cross-encoder read
 
 
 class SearchReply(Wire, frozen=True, kw_only=True):
@@ -210,6 +213,22 @@ class DocumentAdd(Own, frozen=True, kw_only=True):
     collection: CollectionName = DEFAULT_COLLECTION
     tags: Annotated[list[Tag], Meta(max_length=16)] = []
     date: Annotated[Date | None, Meta(description="When the document is from; null: not known.")] = None
+
+
+class DocumentSum(Own, frozen=True, kw_only=True):
+    """A document's name, and the SHA-256 of the bytes that it would be added with."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=1024)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DocumentCheck(Own, frozen=True, kw_only=True):
+    """``POST /edge/v1/documents/check``: which of these need not be sent, since adding them would change nothing."""
+
+    documents: Annotated[list[DocumentSum], Meta(max_length=1000)]
+    collection: CollectionName = DEFAULT_COLLECTION
+    tags: Annotated[list[Tag], Meta(max_length=16)] = []
+    date: Date | None = None
 
 
 class Document(Wire, frozen=True, kw_only=True):
@@ -293,6 +312,7 @@ class IndexReport(Wire, frozen=True, kw_only=True):
     scan_ready: bool
     epoch: int
     reembedded: float | None = None  # share that is done, while the index is embedded anew
+    note: str = ""  # what the owner should know, with what to do about it
 
 
 class Compacted(Wire, frozen=True, kw_only=True):
@@ -305,6 +325,14 @@ class ExportRequest(Own, frozen=True, kw_only=True):
 
     name: CollectionName
     collections: Annotated[list[CollectionName], Meta(max_length=64, description="Empty: all of them.")] = []
+    stream: bool = False
+
+
+class Progress(Wire, frozen=True, kw_only=True):
+    """How far an export is: event ``progress``."""
+
+    done: int  # documents
+    total: int
 
 
 class Exported(Wire, frozen=True, kw_only=True):
@@ -321,7 +349,7 @@ class MountRequest(Own, frozen=True, kw_only=True):
 
     name: CollectionName
     file: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    sha256: Annotated[str | None, Meta(pattern=r"^[0-9a-f]{64}$")] = None
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
     uids: list[Annotated[int, Meta(ge=0)]] = []
     gids: list[Annotated[int, Meta(ge=0)]] = []
 

@@ -100,6 +100,26 @@ class Paths:
     def backups(self) -> Path:
         return self.home / "backups"
 
+    @property
+    def reembedded(self) -> Path:
+        """The knowledge database as it is being embedded anew, until it takes the place of :attr:`index`."""
+        return self.home / "index.next.db"
+
+    @property
+    def scan(self) -> Path:
+        """The coarse copy of the index's vectors; safe to delete."""
+        return self.home / "scan"
+
+    @property
+    def exports(self) -> Path:
+        """Indexes that were exported, one file each."""
+        return self.home / "exports"
+
+    @property
+    def mounts(self) -> Path:
+        """Indexes that answer beside the box's own, and a record of each."""
+        return self.home / "mounts"
+
 
 def build_record(prefix: str) -> Path:
     """Where ``edge-firmware build-llama`` records which llama.cpp build ``sys.prefix`` holds."""

@@ -100,7 +100,7 @@ class EdgeReport(Wire, frozen=True, kw_only=True):
 
 
 class ChildStatus(Wire, frozen=True, kw_only=True):
-    name: Literal["engine", "embedder"]
+    name: Literal["engine", "embedder", "reranker"]
     state: Literal["starting", "ready", "failed", "stopped"]
     pid: int | None
     restarts: int
@@ -136,6 +136,7 @@ class Status(Wire, frozen=True, kw_only=True):
     memory_bytes: int = 0  # of all processes, as they said last
     memory_budget_bytes: int = 0
     threads: int = 0  # that the writer computes with now
+    note: str = ""  # what the owner should know of a box that is ready, with what to do about it
 
 
 class RunningRequest(Wire, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""``edge ask`` and ``edge search``, and how an answer looks on the terminal (``chat`` and ``demo`` use that too)."""
+"""``edge ask``, and how an answer looks on the terminal (``chat`` and ``demo`` use that too)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import click
 from edge_runtime.cli.output import Wrapped, clean_line, paint, place, put, put_citation, put_json, say, width
 from edge_runtime.client import AskEvent, SyncClient, connect_sync
 from edge_runtime.errors import EngineError, NotFoundError
-from edge_runtime.knowledge_protocol import Answer, AskMode, Citation, SearchMode, Sentence, Sources
+from edge_runtime.knowledge_protocol import Answer, AskMode, Assembly, Citation, Filter, Sentence, Sources
 from edge_runtime.paths import Paths
 from edge_runtime.protocol import DEFAULT_COLLECTION, Priority, Urgency
 
-_ITEM = re.compile(r"\s*(?:\d{1,3}[.)]|[-*•])\s")  # a numbered step or a list's item begins a line of its own
+# A numbered step, a list's item or a log's entry begins a line of its own, and so does what has no full stop: a row.
+_ITEM = re.compile(r"\s*(?:\d{1,3}[.)]|[-*•]|\d{4}-\d\d-\d\d)\s")
+_WHOLE = re.compile(r"[.!?…:;][\"'”’)\]]*\s*$")
 
 
 NEAR = 0.05  # confidence below which a declined question has nothing near it in the documents
@@ -33,6 +35,7 @@ class AnswerView:
         self._sources: list[Citation] = []
         self._cited: list[int] = []
         self._sentences: set[str] = set()
+        self._was_row = False
         self.shown: list[Citation] = []  # what was printed below the answer, in order
 
     def show(self, events: Iterable[AskEvent]) -> Answer:
@@ -59,8 +62,10 @@ class AnswerView:
         known = [index for index in sentence.citations if 0 <= index < len(self._sources)]
         self._cited += [index for index in known if index not in self._cited]
         marks = "".join(f" [{self._cited.index(index) + 1}]" for index in known)
-        if _ITEM.match(sentence.text):
+        is_row = not _WHOLE.search(sentence.text)
+        if is_row or self._was_row or _ITEM.match(sentence.text):
             self._text.end()
+        self._was_row = is_row
         self._sentences.add(_plain(sentence.text))
         self._text.write(sentence.text + marks)
 
@@ -118,13 +123,15 @@ def note(answer: Answer) -> str:
         source = "quoted from the documents"
     else:
         source = f"from the documents, phrased by {clean_line(answer.model)}"
+    if answer.assembly is not None:
+        source += f", {answer.assembly} in {answer.calls} calls"
     age = f", cached {answer.cached_age_s:.0f} s ago" if answer.cached_age_s is not None else ""
     total = answer.timings_ms.get("total")
     return source + age + ("" if total is None else f", {total:.0f} ms")
 
 
 @contextmanager
-def _asking(collection: str) -> Iterator[SyncClient]:
+def asking(collection: str) -> Iterator[SyncClient]:
     """A client; where the daemon knows no such collection, the error names those that hold documents."""
     with connect_sync(Paths.from_environment().socket) as box:
         try:
@@ -151,6 +158,23 @@ def _asking(collection: str) -> Iterator[SyncClient]:
     help="extract: quote the documents, and let no model phrase the answer.",
 )
 @click.option(
+    "--assembly",
+    type=click.Choice(["auto", "stuff", "map-reduce", "refine"]),
+    default="auto",
+    show_default=True,
+    help="How passages are put before the model, where several must be read.",
+)
+@click.option(
+    "--document",
+    "--filter-document",
+    "documents",
+    multiple=True,
+    help="Only from this document (name or id); any of several.",
+)
+@click.option("--tag", "tags", multiple=True, help="Only from documents with this tag; all of several.")
+@click.option("--since", help="Only from documents of this day or later (YYYY-MM-DD).")
+@click.option("--until", help="Only from documents of this day or earlier.")
+@click.option(
     "--priority",
     type=click.Choice(["realtime", "interactive", "batch"]),
     default="interactive",
@@ -165,6 +189,11 @@ def ask(
     question: str,
     collection: str,
     mode: AskMode,
+    assembly: Assembly,
+    documents: tuple[str, ...],
+    tags: tuple[str, ...],
+    since: str | None,
+    until: str | None,
     priority: Priority,
     deadline: float | None,
     as_json: bool,
@@ -178,50 +207,22 @@ def ask(
     \b
     Example:
       edge ask "What does alarm E17 mean?"
+      edge ask "Which alarms stop pump P12?" --tag pumps --since 2026-01-01
       edge ask "Which torque?" --json | jq -r .answer
     """
     edge = Urgency(priority=priority, deadline_ms=None if deadline is None else max(round(1000 * deadline), 1))
-    with _asking(collection) as box:
-        if as_json:
-            put_json(box.ask(question, collection=collection, mode=mode, edge=edge))
-            return
-        if no_stream:
-            answer = AnswerView().show([box.ask(question, collection=collection, mode=mode, edge=edge)])
+    narrowed = bool(documents or tags or since or until)
+    wanted = Filter(documents=list(documents), tags=list(tags), since=since, until=until) if narrowed else None
+    with asking(collection) as box:
+        if as_json or no_stream:
+            answer = box.ask(question, collection=collection, mode=mode, assembly=assembly, filter=wanted, edge=edge)
+            if as_json:
+                put_json(answer)
+                return
+            AnswerView().show([answer])
         else:
-            answer = AnswerView().show(box.ask_stream(question, collection=collection, mode=mode, edge=edge))
+            answer = AnswerView().show(
+                box.ask_stream(question, collection=collection, mode=mode, assembly=assembly, filter=wanted, edge=edge)
+            )
     if sys.stderr.isatty():
         say(paint(note(answer), sys.stderr, dim=True))
-
-
-@click.command(short_help="Show the passages nearest to a query.")
-@click.argument("query")
-@click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="The collection to search.")
-@click.option(
-    "--mode",
-    type=click.Choice(["hybrid", "lexical", "dense"]),
-    default="hybrid",
-    show_default=True,
-    help="By words, by meaning, or both.",
-)
-@click.option("-k", "count", type=click.IntRange(1, 100), default=5, show_default=True, help="How many passages.")
-@click.option("--json", "as_json", is_flag=True, help="The hits as JSON.")
-def search(*, query: str, collection: str, mode: SearchMode, count: int, as_json: bool) -> None:
-    """Show the passages nearest to a query, the best first.
-
-    \b
-    Example:
-      edge search "gland bolts" -k 3
-      edge search E17 --mode lexical --json
-    """
-    with _asking(collection) as box:
-        reply = box.search(query, collection=collection, mode=mode, k=count)
-    if as_json:
-        put_json(reply)
-        return
-    if not reply.hits:
-        say("nothing found; which documents are there: edge docs")
-    for hit in reply.hits:
-        put(f"{hit.score:.3f}  {paint(clean_line(hit.document), sys.stdout, bold=True)}, {place(hit.locator)}")
-        text = Wrapped(width(), indent=7)
-        text.write(hit.text)
-        text.end()

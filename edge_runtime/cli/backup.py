@@ -41,7 +41,7 @@ def backup(*, file: Path | None, as_json: bool) -> None:
         reply = box.backup()
     path = Path(reply.path)
     if file is not None:
-        path = _move(path, file)
+        path = move(path, file)
     if as_json:
         put_json({"path": str(path), "size": reply.size, "files": reply.files})
     else:
@@ -49,7 +49,7 @@ def backup(*, file: Path | None, as_json: bool) -> None:
         say(f"{size(reply.size)}: {', '.join(clean_line(name) for name in reply.files)}")
 
 
-def _move(source: Path, target: Path) -> Path:
+def move(source: Path, target: Path) -> Path:
     """Under a name of its own until it is whole, so that a full disk leaves no half backup under the name asked for."""
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -61,7 +61,9 @@ def _move(source: Path, target: Path) -> Path:
         source.unlink()
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StorageError(f"{target} cannot be written: {error.strerror}; the backup is whole at {source}") from error
+        raise StorageError(
+            f"{target} cannot be written: {error.strerror}; what was written is whole at {source}"
+        ) from error
     return target
 
 
@@ -117,10 +119,11 @@ def refuse_while_running(paths: Paths) -> None:
 
 def owned(paths: Paths) -> Iterator[Path]:
     """What is ours in the home, whether there or not: everything that this version of the project may have made."""
-    for database in (paths.index, paths.journal):
+    for database in (paths.index, paths.reembedded, paths.journal):
         # SQLite keeps its log and its index of the log beside the file.
         yield from (database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm", "-journal")))
-    yield from (paths.models, paths.snapshots, paths.backups, paths.home / "history", paths.run)
+    yield from (paths.models, paths.snapshots, paths.backups, paths.exports, paths.mounts)
+    yield from (paths.home / "history", paths.run)
     if paths.config.parent == paths.home:
         yield paths.config
 

@@ -38,6 +38,8 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ("memory", _memory(status)),
         ("socket", status.socket),
     ]
+    if status.note:
+        lines.append(("note", clean_line(status.note)))
     if status.listen:
         lines.append(("listens on", status.listen))
     return lines
@@ -166,6 +168,8 @@ def paths(*, as_json: bool) -> None:
         "index": here.index,
         "snapshots": here.snapshots,
         "backups": here.backups,
+        "exports": here.exports,
+        "mounts": here.mounts,
         "build": build_record(sys.prefix),
     }
     if as_json:

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_runtime.cli.output import clean_line, size
 from edge_runtime.errors import EdgeError
+from edge_runtime.knowledge_protocol import Mount
 from edge_runtime.protocol import SealProof, SealStatus, Status
 
 State = Literal["ok", "warn", "fail"]
@@ -157,6 +158,24 @@ def check_index(path: Path) -> Check:
     log = path.with_name(path.name + "-wal")
     weight = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     return Check(id="index", state="ok", detail=f"{size(weight)}, quick check passed")
+
+
+def check_mounts(found: Sequence[Mount]) -> Check:
+    """The indexes that answer beside the box's own."""
+    broken = [one for one in found if one.trouble]
+    if broken:
+        detail = "; ".join(f"{one.name}: {clean_line(one.trouble)}" for one in broken)
+        fix = "edge index unmount NAME, then mount the file that was exported again; edge index mounts lists them"
+        return Check(id="mounts", state="warn", detail=detail, fix=fix)
+    return Check(id="mounts", state="ok", detail=", ".join(one.name for one in found) or "no index is mounted")
+
+
+def check_embedder(note: str) -> Check:
+    """Whether the index holds the vectors of the embedder that the box has; ``note`` says how it does not."""
+    if not note:
+        return Check(id="vectors", state="ok", detail="the index holds this embedder's")
+    what, _, fix = note.rpartition("; ")
+    return Check(id="vectors", state="warn", detail=clean_line(what), fix=clean_line(fix))
 
 
 def check_clock(now: float, newest: float) -> Check:

@@ -23,15 +23,15 @@ import click
 import edge_runtime
 from edge_runtime import config
 from edge_runtime.cli import checks, tools
+from edge_runtime.cli.adding import Tally, Terms, add_files
 from edge_runtime.cli.ask import AnswerView, note
 from edge_runtime.cli.chat import converse
-from edge_runtime.cli.documents import FoundFile, Tally, add_files, report
 from edge_runtime.cli.output import clean, clean_line, paint, put, say, table
+from edge_runtime.cli.walking import FoundFile, Total
 from edge_runtime.client import AskEvent, SyncClient, connect_sync
 from edge_runtime.errors import EdgeError, EngineError, ExitCode, SealError, UnreachableError
 from edge_runtime.knowledge_protocol import Sentence
 from edge_runtime.paths import Paths
-from edge_runtime.protocol import DEFAULT_COLLECTION
 
 _READY_SECONDS = 180.0  # loading half a gigabyte from a slow card
 _FAILED_SECONDS = 4.0  # a part that has failed for as long, restarts or none, will not come up by itself
@@ -158,11 +158,16 @@ def questions() -> list[str]:
 
 
 def _add_samples(box: SyncClient) -> None:
-    files = [FoundFile(path, path.name) for path in sorted((samples() / "documents").iterdir()) if path.is_file()]
+    files = [
+        FoundFile(path, path.name, path.stat().st_size)
+        for path in sorted((samples() / "documents").iterdir())
+        if path.is_file()
+    ]
     tally = Tally()
-    add_files(box, files, tally, collection=DEFAULT_COLLECTION, limit=2**30)
-    report(tally)
-    if tally.failed:
+    total = Total(files=len(files), size=sum(file.size for file in files), known=True)
+    add_files(box, files, tally, Terms(), total=total)
+    say(str(tally))
+    if tally.failures:
         raise EdgeError("not every sample document could be added; see: edge doctor")
 
 

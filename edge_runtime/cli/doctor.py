@@ -40,6 +40,9 @@ def examine(paths: Paths) -> Iterator[Check]:
         yield checks.check_daemon(found)
         if isinstance(found, Status):
             yield checks.check_children(found)
+            yield checks.check_embedder(found.note)
+            with suppress(EdgeError):  # an index that cannot be opened is told below
+                yield checks.check_mounts(box.mounts().mounts)
         yield _seal(box, found)
     yield checks.check_build(_record(), processor_features(Path("/proc/cpuinfo")))
     yield from _resources(paths, found if isinstance(found, Status) else None)

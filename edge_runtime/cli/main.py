@@ -26,13 +26,15 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Questions": {
         "ask": ("ask", "Ask one question; the answer cites the documents."),
         "chat": ("chat", "Ask in a conversation at the terminal."),
-        "search": ("ask", "Show the passages nearest to a query."),
+        "search": ("search", "Show the passages nearest to a query."),
         "score": ("score", "Say how probable each of some choices is."),
+        "eval": ("eval", "Measure search and answers on questions with known answers."),
     },
     "Documents": {
         "add": ("documents", "Add files and folders to the index."),
         "docs": ("documents", "List the documents in the index."),
         "rm": ("documents", "Remove documents and all that was derived from them."),
+        "index": ("index", "Carry the index to other boxes, mount theirs, change the embedder."),
     },
     "Models": {
         "adapter": ("adapter", "List, add and remove LoRA adapters of the writer."),

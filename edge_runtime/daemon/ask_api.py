@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from edge_runtime import knowledge_protocol, protocol
+from edge_runtime.daemon import collections_api
 from edge_runtime.daemon.call import Call, Reply, Route, within
+from edge_runtime.daemon.collections_api import Place
 from edge_runtime.daemon.library import reader_of
+from edge_runtime.daemon.pace import Pace
 from edge_runtime.daemon.writer import Pen
-from edge_runtime.errors import EngineError, RequestError
+from edge_runtime.errors import EngineError, RefusedError, RequestError
 
 if TYPE_CHECKING:
-    pass
-from edge_runtime.daemon.collections_api import sensitivity
+    from edge_runtime.knowledge.asking import Question
 
 # Handlers import what computes only once the index is open: a thread imports the same meanwhile, and a module that two
 # threads import at once can be seen half made.
@@ -23,29 +26,35 @@ from edge_runtime.daemon.collections_api import sensitivity
 async def ask(call: Call, body: knowledge_protocol.AskRequest) -> Reply:
     if body.edge is not None:
         call.running.priority = body.edge.priority
-    async with within(body.edge.deadline_ms if body.edge is not None else None):
-        return await _ask(call, body)
+    deadline_ms = body.edge.deadline_ms if body.edge is not None else None
+    places = call.daemon.library.questions
+    with places.admit(str(call.peer), [body.question], privileged=call.administers):
+        async with within(deadline_ms, spent=call.running.age):
+            return await _ask(call, body, None if deadline_ms is None else deadline_ms / 1000)
 
 
-async def _ask(call: Call, body: knowledge_protocol.AskRequest) -> Reply:
-    shelf, answers = (await call.daemon.library.opened()), call.daemon.answers
-    from edge_runtime.knowledge.asking import Question  # noqa: PLC0415
-
-    collection = body.collection or protocol.DEFAULT_COLLECTION
-    question = Question(
-        id=call.id,
-        text=body.question,
-        collection=collection,
-        mode=body.mode,
-        sensitivity=await sensitivity(call, collection),
-        reader=reader_of(call.peer, administers=call.administers),
-        writer=Pen(call.daemon.writer, str(call.peer), call.running.priority, call.administers, call.pace()),
+async def _ask(call: Call, body: knowledge_protocol.AskRequest, deadline_s: float | None) -> Reply:
+    place, answers = (
+        await collections_api.place(call, body.collection or protocol.DEFAULT_COLLECTION),
+        call.daemon.answers,
     )
+    if place.embedder is None:
+        raise RefusedError(collections_api.NO_VECTORS)
+    from edge_runtime.knowledge.asking import Asker  # noqa: PLC0415
+
+    daemon = call.daemon
+    asker = Asker(
+        place.index,
+        place.embedder,
+        confidence=daemon.config.knowledge.confidence,
+        turns=daemon.library.questions.turns,
+    )
+    question = _question(call, body, place, deadline_s)
     answers.begin(call.id, call.peer)
     call.running.start()
     answer: knowledge_protocol.Answer | None = None
     try:
-        async with contextlib.aclosing(shelf.asker.ask(question)) as steps:
+        async with contextlib.aclosing(asker.ask(question)) as steps:
             async for step in steps:
                 match step:
                     case knowledge_protocol.Answer():
@@ -66,6 +75,33 @@ async def _ask(call: Call, body: knowledge_protocol.AskRequest) -> Reply:
         return answer
     await call.stream.send(answer, "done")
     return await call.stream.end()
+
+
+def _question(call: Call, body: knowledge_protocol.AskRequest, place: Place, deadline_s: float | None) -> Question:
+    from edge_runtime.knowledge.asking import Question  # noqa: PLC0415
+
+    daemon = call.daemon
+    return Question(
+        id=call.id,
+        text=body.question,
+        collection=place.collection,
+        mode=body.mode,
+        assembly=body.assembly,
+        filter=body.filter,
+        sensitivity=place.sensitivity,
+        seconds=None if deadline_s is None else deadline_s - call.running.age,
+        reader=reader_of(call.peer, administers=call.administers),
+        writer=Pen(
+            call.daemon.writer,
+            str(call.peer),
+            call.running.priority,
+            call.administers,
+            # A reading may come late and take several texts: each counts from when it was asked for.
+            lambda: Pace(
+                daemon.metrics, priority=call.running.priority, route=call.route.kind, arrived=time.monotonic()
+            ),
+        ),
+    )
 
 
 async def poll_answer(call: Call, _: None) -> Reply:

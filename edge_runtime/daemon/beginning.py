@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_runtime.config import Config
-from edge_runtime.daemon.children import Embedder, make_children, make_engine
+from edge_runtime.daemon.children import Embedder, make_children, make_embedder, make_engine, make_reranker
 from edge_runtime.daemon.engine import Engine
 from edge_runtime.daemon.events import Events
 from edge_runtime.daemon.notify import Notifier
+from edge_runtime.daemon.reranker import Reranker
 from edge_runtime.daemon.startup import Listeners
 from edge_runtime.paths import Paths
 from edge_runtime.protocol import SealStatus
@@ -29,7 +30,9 @@ class Beginning:
     events: Events
     engine: Engine
     embedder: Embedder
+    reranker: Reranker | None
     make_engine: Callable[[str], Engine]  # one more, for another writer
+    make_embedder: Callable[[str], Embedder]  # one more, for another model
 
 
 def begin(
@@ -41,6 +44,7 @@ def begin(
     )
     for child in (engine.child, embedder.child):
         child.begin()
+    reranker = make_reranker(config, paths.models, events, sealed=report.sealed, turn=turn)
     return Beginning(
         config=config,
         paths=paths,
@@ -55,7 +59,9 @@ def begin(
         events=events,
         engine=engine,
         embedder=embedder,
+        reranker=reranker,
         make_engine=lambda name: make_engine(
             name, config, paths.models, events, snapshots=paths.snapshots, sealed=report.sealed, turn=turn
         ),
+        make_embedder=lambda name: make_embedder(name, config, paths.models, events, sealed=report.sealed, turn=turn),
     )

@@ -36,7 +36,7 @@ from edge_runtime.errors import EdgeError, EngineError
 from edge_runtime.protocol import ChildStatus
 from edge_runtime.turn import Turn
 
-ChildName = Literal["engine", "embedder"]
+ChildName = Literal["engine", "embedder", "reranker"]
 State = Literal["starting", "ready", "failed", "stopped"]
 
 _FIRST_DELAY = 0.2  # seconds before a second start in a row that failed; doubled up to the next

@@ -18,9 +18,10 @@ from edge_runtime import machine
 from edge_runtime.config import Config
 from edge_runtime.daemon.admission import Limits
 from edge_runtime.daemon.child import Child
-from edge_runtime.daemon.embedding_queue import EmbeddingQueue
 from edge_runtime.daemon.engine import WAIT_SECONDS, Engine, probe
 from edge_runtime.daemon.events import Events
+from edge_runtime.daemon.reranker import Reranker
+from edge_runtime.daemon.text_queue import TextQueue
 from edge_runtime.engine.messages import Cancel, Embed, Load, Ready, Vectors
 from edge_runtime.errors import EngineError, ModelFileError
 from edge_runtime.turn import Turn
@@ -78,8 +79,8 @@ class ModelFiles:
                 raise ModelFileError(f"chat.template in the catalogue entry of {name}: {error}") from error
         return chat
 
-    def embedder(self) -> Load:
-        name = self.config.models.embedder
+    def embedder(self, name: str = "") -> Load:
+        name = name or self.config.models.embedder
         prompt = self._entry(name, "embedder").prompt
         if prompt is None or prompt.pooling == "score":
             raise ModelFileError(f"prompt.pooling in the catalogue entry of {name} must be mean or cls")
@@ -99,10 +100,29 @@ class ModelFiles:
             passage=prompt.passage,
         )
 
+    def reranker(self) -> Load:
+        name = self.config.models.reranker
+        prompt = self._entry(name, "reranker").prompt
+        if prompt is None or prompt.pooling != "score":
+            raise ModelFileError(f"prompt.pooling in the catalogue entry of {name} must be score")
+        files = self._look(name, lambda store: store.get(name).files)
+        try:
+            weights, tokenizer = files["weights"], files["tokenizer"]
+        except KeyError as missing:
+            raise ModelFileError(f"{name} has no {missing} file; choose another models.reranker") from None
+        return Load(
+            path=str(weights),
+            name=name,
+            tokenizer=str(tokenizer),
+            threads=self._threads(),
+            pooling=prompt.pooling,
+            window=prompt.window,
+        )
+
     def _entry(self, name: str, kind: Kind) -> Entry:
         entry = self._look(name, lambda store: store.entry(name))
         if entry.kind != kind:
-            configured = self.config.models.writer if kind == "writer" else self.config.models.embedder
+            configured = getattr(self.config.models, kind)
             asked = f"models.{kind} is {name}" if name == configured else f"{name} is asked for as a {kind}"
             raise ModelFileError(
                 f"{asked}, and kind in its catalogue entry is {entry.kind}: choose another from: edge model list"
@@ -123,7 +143,7 @@ class ModelFiles:
 class Embedder:
     """Texts in, unit vectors out. Embedding twice is harmless, so a request outlives one death of the child."""
 
-    def __init__(self, child: Child, queue: EmbeddingQueue) -> None:
+    def __init__(self, child: Child, queue: TextQueue) -> None:
         self.child = child
         self.queue = queue
 
@@ -199,15 +219,36 @@ def make_children(
 ) -> tuple[Engine, Embedder]:
     """The embedder and the configured writer, not started yet; as :func:`make_engine`."""
     engine = make_engine("", config, root, events, snapshots=snapshots, sealed=sealed, turn=turn)
-    embedder = Child(
+    return engine, make_embedder("", config, root, events, sealed=sealed, turn=turn)
+
+
+def make_embedder(name: str, config: Config, root: Path, events: Events, *, sealed: bool, turn: Turn) -> Embedder:
+    """The embedder ``name`` (empty: the configured one), not started yet; as :func:`make_engine`."""
+    files = ModelFiles(config, root)
+    child = Child(
         "embedder",
         "edge_runtime.embedding",
         options=["--read", str(root.resolve()), *([] if sealed else ["--unsealed"])],
-        find=ModelFiles(config, root).embedder,
+        find=lambda: files.embedder(name),
         events=events,
         turn=turn,
     )
-    return engine, Embedder(embedder, EmbeddingQueue(config.engine.embeddings, config.engine.per_user))
+    return Embedder(child, TextQueue(config.engine.embeddings, config.engine.per_user, "requests for embeddings"))
+
+
+def make_reranker(config: Config, root: Path, events: Events, *, sealed: bool, turn: Turn) -> Reranker | None:
+    """The configured cross-encoder, not started yet; None where none is configured."""
+    if not config.models.reranker:
+        return None
+    child = Child(
+        "reranker",
+        "edge_runtime.embedding",
+        options=["--read", str(root.resolve()), *([] if sealed else ["--unsealed"])],
+        find=ModelFiles(config, root).reranker,
+        events=events,
+        turn=turn,
+    )
+    return Reranker(child)
 
 
 def make_engine(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_runtime import knowledge_protocol
+from edge_runtime.daemon import collections_api
 from edge_runtime.daemon.call import Call, Reply, Route
 from edge_runtime.daemon.library import Shelf, reader_of
 from edge_runtime.daemon.state import Daemon
-from edge_runtime.errors import NotFoundError, RequestError
+from edge_runtime.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_runtime.knowledge.records import PreparedDocument
@@ -24,73 +25,84 @@ MOST_TEXT = 100_000  # characters of one passage
 
 
 async def add_document(call: Call, body: knowledge_protocol.DocumentAdd) -> Reply:
-    shelf, settings = (await call.daemon.library.opened()), call.daemon.config.knowledge
-    from edge_runtime.knowledge.documents import Limits  # noqa: PLC0415
-    from edge_runtime.knowledge.ingest import ingest  # noqa: PLC0415
+    shelf = await call.daemon.library.opened()
+    from edge_runtime.knowledge.ingest import Arrival  # noqa: PLC0415
 
-    limits = Limits(
-        memory_bytes=settings.parse_memory_bytes,
-        seconds=settings.parse_seconds,
-        document_bytes=settings.document_bytes,
-        text_chars=settings.text_chars,
-        chunk_tokens=settings.chunk_tokens,
-        chunk_overlap=settings.chunk_overlap,
-        unsealed_ok=not call.daemon.seal.sealed,
+    collections_api.refuse_mounted(call.daemon, body.collection)
+    collections_api.refuse_stale(call.daemon, shelf.index)
+    arrival = Arrival(
+        name=body.name, content=body.content, collection=body.collection, tags=tuple(body.tags), date=body.date
     )
-
-    async def replace(document: PreparedDocument) -> knowledge_protocol.Document:
-        older = await asyncio.to_thread(_named, shelf, body.collection, body.name)
-        stored = await asyncio.to_thread(shelf.index.add, document)
-        replaced = [key for key in older if key != stored.id]
-        if replaced:
-            await _purge(call.daemon, replaced)
-        call.daemon.events.publish("document.added", document=stored.id, name=body.name, collection=body.collection)
-        return stored
 
     async def store(document: PreparedDocument) -> knowledge_protocol.Document:
         # Until here whoever leaves stops the work; from here on it is done whole.
-        return await call.daemon.library.finish(replace(document))
+        return await call.daemon.library.finish(_replace(call.daemon, shelf, document))
 
-    async with shelf.adding:
+    async with shelf.intake.place(body.content):
         call.running.start()
-        return await ingest(shelf.index, shelf.embedder, body.name, body.content, body.collection, limits, store=store)
+        return await shelf.intake.add(arrival, store)
 
 
-def _named(shelf: Shelf, collection: str, name: str) -> list[str]:
-    return [item.id for item in shelf.index.documents(collection) if item.name == name]
+async def _replace(daemon: Daemon, shelf: Shelf, document: PreparedDocument) -> knowledge_protocol.Document:
+    async with shelf.storing:
+        older = await asyncio.to_thread(shelf.index.named, document.collection, document.name)
+        stored = await asyncio.to_thread(shelf.index.add, document)
+    if older is not None and older.id != stored.id:
+        await _purge(daemon, [older.id])
+    daemon.events.publish("document.added", document=stored.id, name=stored.name, collection=stored.collection)
+    return stored
+
+
+async def check_documents(call: Call, body: knowledge_protocol.DocumentCheck) -> Reply:
+    index = (await call.daemon.library.opened()).index
+    from edge_runtime.knowledge.ingest import Arrival  # noqa: PLC0415
+
+    def stay() -> list[knowledge_protocol.Document]:
+        found: list[knowledge_protocol.Document] = []
+        for one in body.documents:
+            arrival = Arrival(
+                name=one.name, content=b"", collection=body.collection, tags=tuple(body.tags), date=body.date
+            )
+            older = index.named(body.collection, one.name)
+            if older is not None and arrival.leaves(older, one.sha256):
+                found.append(older)
+        return found
+
+    return knowledge_protocol.DocumentList(documents=await asyncio.to_thread(stay))
 
 
 async def list_documents(call: Call, _: None) -> Reply:
-    index = (await call.daemon.library.opened()).index
-    documents = await asyncio.to_thread(index.documents)
-    reader = reader_of(call.peer, administers=call.administers)
-    if reader is not None:
-        open_to = {item.name for item in await asyncio.to_thread(index.collections) if item.readable(reader)}
-        documents = [item for item in documents if item.collection in open_to]
-    return knowledge_protocol.DocumentList(documents=documents)
+    shelf = await call.daemon.library.opened()
+    from edge_runtime.knowledge.mounts import present  # noqa: PLC0415
 
-
-async def _readable(call: Call) -> knowledge_protocol.Document:
-    """The document named by the path; one that the peer may not read is not there for it."""
-    index, key = (await call.daemon.library.opened()).index, call.part("id")
-    document = await asyncio.to_thread(index.document, key)
     reader = reader_of(call.peer, administers=call.administers)
-    collection = await asyncio.to_thread(index.collection, document.collection)
-    if reader is not None and collection is not None and not collection.readable(reader):
-        raise NotFoundError(f"no document has the id {key}: edge docs lists them")
-    return document
+
+    def listed() -> list[knowledge_protocol.Document]:
+        open_to = {item.name for item in shelf.index.collections() if reader is None or item.readable(reader)}
+        return [
+            *(item for item in shelf.index.documents() if item.collection in open_to),
+            *(
+                present(one, item)
+                for one in shelf.mounts.every()
+                if one.mounted.index is not None and (reader is None or one.access.readable(reader))
+                for item in one.index.documents(one.inside)
+            ),
+        ]
+
+    return knowledge_protocol.DocumentList(documents=await asyncio.to_thread(listed))
 
 
 async def show_document(call: Call, _: None) -> Reply:
-    return await _readable(call)
+    _place, document = await collections_api.holder(call, call.part("id"))
+    return document
 
 
 async def read_text(call: Call, _: None) -> Reply:
     start, end = call.number("start"), call.number("end")
     if not start <= end <= start + MOST_TEXT:
         raise RequestError(f"end must lie between start and start + {MOST_TEXT}", param="end")
-    document = await _readable(call)
-    text = await asyncio.to_thread((await call.daemon.library.opened()).index.text, document.id, start, end)
+    place, document = await collections_api.holder(call, call.part("id"))
+    text = await asyncio.to_thread(place.index.text, document.id, start, end)
     return knowledge_protocol.Passage(
         document=document.name, document_id=document.id, start=start, end=start + len(text), text=text
     )
@@ -98,9 +110,13 @@ async def read_text(call: Call, _: None) -> Reply:
 
 async def remove_document(call: Call, _: None) -> Reply:
     key, daemon = call.part("id"), call.daemon
+    place, _document = await collections_api.holder(call, key)
+    if place.mounted:
+        collections_api.refuse_mounted(daemon, place.name)
 
     async def remove() -> dict[str, int]:
         purged = await asyncio.to_thread((await daemon.library.opened()).index.remove, key)
+        (await daemon.library.opened()).intake.recent.forget()
         purged |= await _purge(daemon, [key])
         daemon.events.publish("document.removed", document=key)
         return purged
@@ -135,6 +151,19 @@ ROUTES: tuple[Route, ...] = (
         example=knowledge_protocol.DocumentAdd(name="note.md", content=b"# Note\n\nThe pump is green.\n"),
         reply=knowledge_protocol.DocumentAdded,
         large=True,
+    ),
+    Route(
+        method="POST",
+        path="/edge/v1/documents/check",
+        kind="documents.check",
+        action="administer",
+        summary="Which documents are there already, so that adding them would change nothing.",
+        handle=check_documents,
+        body=knowledge_protocol.DocumentCheck,
+        example=knowledge_protocol.DocumentCheck(
+            documents=[knowledge_protocol.DocumentSum(name="note.md", sha256="0" * 64)]
+        ),
+        reply=knowledge_protocol.DocumentList,
     ),
     Route(
         method="GET",

@@ -40,6 +40,8 @@ def add_gauges(daemon: Daemon) -> None:
     gauge("edge_event_listeners", "Open event streams.", lambda: {(): float(daemon.events.listeners)})
     gauge("edge_memory_bytes", "Memory by kind of process: proportional set size, or an upper bound.", memory)
     gauge("edge_memory_budget_bytes", "What all of them may take.", lambda: {(): float(daemon.memory.budget)})
+    gauge("edge_scan_bytes", "The coarse copy of the vectors on the disk.", lambda: {(): float(daemon.library.scan[0])})
+    gauge("edge_scan_rows", "Vectors in it, of documents that are there.", lambda: {(): float(daemon.library.scan[1])})
     _add_engine_gauges(daemon)
 
 

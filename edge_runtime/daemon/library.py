@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_runtime.config import Config
-from edge_runtime.daemon import logs
+from edge_runtime.daemon import logs, scan
 from edge_runtime.daemon.children import Embedder
 from edge_runtime.daemon.peers import Peer, Uid
-from edge_runtime.engine.messages import Load
+from edge_runtime.daemon.questions import Questions
+from edge_runtime.daemon.succession import Succession, identify
 from edge_runtime.errors import EdgeError, EngineError, StorageError
 from edge_runtime.paths import Paths
 
 if TYPE_CHECKING:
     from edge_runtime.daemon.journal import Journal
     from edge_runtime.daemon.vectors import DocumentEmbedder
-    from edge_runtime.knowledge.asking import Asker
     from edge_runtime.knowledge.collections import Reader
+    from edge_runtime.knowledge.cutting import Cutter
+    from edge_runtime.knowledge.documents import Limits
     from edge_runtime.knowledge.index import Index
+    from edge_runtime.knowledge.ingest import Intake
+    from edge_runtime.knowledge.mounts import Mounts
 
 _OPENING = "the index is being opened"
 OPEN_SECONDS = 30.0  # a request waits so long for the index at the start
@@ -36,24 +40,43 @@ _T = TypeVar("_T")
 class Shelf:
     """Everything that an open index serves."""
 
-    def __init__(self, index: Index, journal: Journal, *, embedder: DocumentEmbedder, confidence: float) -> None:
-        from edge_runtime.knowledge.asking import Asker  # noqa: PLC0415
-
+    def __init__(
+        self,
+        index: Index,
+        journal: Journal,
+        *,
+        embedder: DocumentEmbedder,
+        mounts: Mounts,
+        cutter: Cutter,
+        intake: Intake,
+    ) -> None:
         self.index = index
         self.journal = journal
         self.embedder = embedder
-        self.asker: Asker = Asker(index, embedder, confidence=confidence)
-        self.adding = asyncio.Semaphore(1)  # one document at a time: each may take much memory
+        self.mounts = mounts
+        self.cutter = cutter
+        self.intake = intake
+        self.exporting = asyncio.Lock()  # one after the other: each may take much disk
+        self.storing = asyncio.Lock()  # who replaces which document is settled one by one
+
+    def names(self) -> frozenset[str]:
+        """Of the box's own collections."""
+        return frozenset(one.name for one in self.index.collections())
 
 
 class Library:
     """Holds the :class:`Shelf`, or what keeps it from being opened."""
 
-    def __init__(self, paths: Paths, config: Config, embedder: Embedder) -> None:
+    def __init__(
+        self, paths: Paths, config: Config, embedder: Embedder, succession: Succession, *, sealed: bool = True
+    ) -> None:
         self.trouble = _OPENING
+        self.succession = succession
+        self._sealed = sealed
         self._paths = paths
         self._config = config
         self._embedder = embedder
+        self.questions = Questions(config.knowledge.questions, config.engine.per_user)
         self._shelf: Shelf | None = None
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._settled = asyncio.Event()
@@ -73,7 +96,7 @@ class Library:
         await loading
         loaded = self._embedder.child.loaded
         tokenizer = Path(loaded.tokenizer if loaded else "")
-        model = _identify(loaded) if loaded else ""
+        model = identify(loaded) if loaded else ""
         try:
             self._shelf = await asyncio.to_thread(self._open, model, width, tokenizer)
         except EdgeError as error:
@@ -81,17 +104,46 @@ class Library:
             logs.error("index.broken", reason=error.message)
         else:
             self.trouble = ""
+            await self.succession.begin(self._shelf.index, self._shelf.embedder, name=model, width=width)
         self._settled.set()
+        if self._shelf is not None:
+            await asyncio.to_thread(self._shelf.mounts.load, embedder=model, taken=self._shelf.names)
 
     def _open(self, model: str, width: int, tokenizer: Path) -> Shelf:
         from edge_runtime.daemon.journal import Journal  # noqa: PLC0415
         from edge_runtime.daemon.vectors import DocumentEmbedder  # noqa: PLC0415
+        from edge_runtime.knowledge.cutting import Cutter  # noqa: PLC0415
         from edge_runtime.knowledge.index import Index  # noqa: PLC0415
+        from edge_runtime.knowledge.ingest import Intake  # noqa: PLC0415
+        from edge_runtime.knowledge.mounts import Mounts  # noqa: PLC0415
 
         journal = Journal(self._paths.journal)
         index = Index.open(self._paths.index, embedder=model, width=width)
+        scan.attach(index, self._paths.scan)
         embedder = DocumentEmbedder(self._embedder, tokenizer)
-        return Shelf(index, journal, embedder=embedder, confidence=self._config.knowledge.confidence)
+        cutter = Cutter(tokenizer, unsealed_ok=not self._sealed)
+        return Shelf(
+            index,
+            journal,
+            embedder=embedder,
+            mounts=Mounts(self._paths.mounts),
+            cutter=cutter,
+            intake=Intake(index, embedder, self._limits(), read=cutter.cut),
+        )
+
+    def _limits(self) -> Limits:
+        from edge_runtime.knowledge.documents import Limits  # noqa: PLC0415
+
+        settings = self._config.knowledge
+        return Limits(
+            memory_bytes=settings.parse_memory_bytes,
+            seconds=settings.parse_seconds,
+            document_bytes=settings.document_bytes,
+            text_chars=settings.text_chars,
+            chunk_tokens=settings.chunk_tokens,
+            chunk_overlap=settings.chunk_overlap,
+            unsealed_ok=not self._sealed,
+        )
 
     @property
     def shelf(self) -> Shelf:
@@ -106,6 +158,20 @@ class Library:
             raise EngineError("the index is not open yet; try again in some seconds")
         raise StorageError(self.trouble)
 
+    @property
+    def mounts(self) -> Mounts:
+        """Raises as :attr:`shelf`."""
+        return self.shelf.mounts
+
+    @property
+    def note(self) -> str:
+        """What the owner should know about an index that is open; empty where there is nothing."""
+        return self.succession.note
+
+    def embedder_of(self, index: Index) -> DocumentEmbedder | None:
+        """What embeds queries to ``index``; None: nothing on this box, and only words can be searched."""
+        return self.succession.embedder_of(index.embedder)
+
     async def counts(self) -> tuple[int, int]:
         """Documents and chunks; zeros without an index."""
         if self._shelf is None:
@@ -117,6 +183,12 @@ class Library:
             return 0, 0
         return stats.documents, stats.chunks
 
+    @property
+    def scan(self) -> tuple[int, int]:
+        """Bytes and vectors of the coarse copy; zeros without one."""
+        coarse = self._shelf.index.coarse if self._shelf is not None else None
+        return (0, 0) if coarse is None else (coarse.bytes, coarse.rows)
+
     async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do ``work`` to its end even when whoever asked for it leaves: nothing is left half purged."""
         task = asyncio.ensure_future(work)
@@ -125,9 +197,13 @@ class Library:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
+        await self.succession.close()
         if self._unfinished:
             await asyncio.wait(self._unfinished, timeout=_CLOSE_SECONDS)
         if self._shelf is not None:
+            self._shelf.cutter.close()
+            if (coarse := self._shelf.index.coarse) is not None:
+                coarse.close()
             self._shelf.index.close()
             self._shelf.journal.close()
             self._shelf = None
@@ -146,13 +222,6 @@ def reader_of(peer: Peer, *, administers: bool) -> Reader | None:
             return Reader(-1)  # the token is nobody's: it reads what has no readers of its own
 
 
-def _identify(load: Load) -> str:
-    """What stored vectors depend on. The store names a file by its digest: other weights are another model."""
-    pooling = "" if load.pooling == "mean" else f" {load.pooling}"
-    passage = f" {load.passage!r}" if load.passage else ""
-    return f"{load.name}@{Path(load.path).name}{pooling}{passage}"
-
-
 def _warm() -> None:
     from edge_runtime.daemon import journal, vectors  # noqa: F401, PLC0415
-    from edge_runtime.knowledge import asking, index  # noqa: F401, PLC0415
+    from edge_runtime.knowledge import asking, cutting, index, ingest, mounts, reembedding  # noqa: F401, PLC0415

@@ -44,6 +44,7 @@ async def status(call: Call, _: None) -> Reply:
         memory_bytes=daemon.memory.used,
         memory_budget_bytes=daemon.memory.budget,
         threads=engine.stats.threads if engine.stats is not None else 0,
+        note=daemon.library.note,
     )
 
 

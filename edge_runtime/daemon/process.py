@@ -24,10 +24,13 @@ from edge_runtime.daemon.notify import Notifier
 from edge_runtime.daemon.peers import Household
 from edge_runtime.daemon.pool import Pool
 from edge_runtime.daemon.routes import ROUTES
+from edge_runtime.daemon.scan import keep
 from edge_runtime.daemon.server import make_application, make_runner
 from edge_runtime.daemon.startup import Listeners
 from edge_runtime.daemon.state import Daemon
 from edge_runtime.daemon.stock import Stock
+from edge_runtime.daemon.succession import Succession
+from edge_runtime.daemon.tidying import tidy
 from edge_runtime.daemon.writer import Writer
 
 _READY_POLL = 0.02  # seconds
@@ -62,9 +65,21 @@ def make_daemon(beginning: Beginning) -> Daemon:
         token=listeners.token,
         engine=beginning.engine,
         embedder=beginning.embedder,
+        reranker=beginning.reranker,
         writer=writer,
         adapters=adapters,
-        library=Library(paths, config, beginning.embedder),
+        library=Library(
+            paths,
+            config,
+            beginning.embedder,
+            Succession(
+                paths.reembedded,
+                beginning.events,
+                find=ModelFiles(config, paths.models).embedder,
+                make=beginning.make_embedder,
+            ),
+            sealed=beginning.seal.sealed,
+        ),
         answers=Answers(),
         events=beginning.events,
         metrics=Metrics(),
@@ -96,10 +111,13 @@ async def _run(daemon: Daemon, listeners: Listeners, notifier: Notifier) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    children = [_start(child.child.supervise()) for child in (daemon.engine, daemon.embedder)]
+    # Before anything is loaded on demand these are the configured ones.
+    children = [_start(child.supervise()) for child in daemon.children]
     tasks = [
         *children,
         _start(daemon.library.open()),
+        _start(tidy(daemon.library, daemon.requests, daemon.events)),
+        _start(keep(daemon.library, daemon.paths.scan)),
         _start(_announce(daemon, notifier)),
         _start(daemon.memory.watch(daemon)),
         _start(daemon.pool.supervise()),

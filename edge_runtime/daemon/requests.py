@@ -45,6 +45,14 @@ class Requests:
 
     def __init__(self) -> None:
         self._running: dict[str, Running] = {}
+        self._worked = time.monotonic()  # when the last one that works came or was done
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since anything was asked for that works and not only looks; 0 while such a request runs."""
+        if any(entry.listed for entry in self._running.values()):
+            return 0.0
+        return time.monotonic() - self._worked
 
     def __len__(self) -> int:
         return len(self._running)
@@ -57,6 +65,8 @@ class Requests:
             yield entry
         finally:
             del self._running[entry.id]
+            if entry.listed:
+                self._worked = time.monotonic()
 
     def list(self, peer: Peer | None = None) -> list[RunningRequest]:
         """All of them, oldest first, or those of one peer."""

@@ -125,8 +125,9 @@ def _swap(paths: Paths, work: Path, names: Sequence[str]) -> Path:
         kept.rmdir()
         raise
     # What was derived from the former documents must not outlive them.
-    shutil.rmtree(paths.snapshots, ignore_errors=True)
-    paths.snapshots.mkdir(mode=0o700)
+    for derived in (paths.snapshots, paths.scan):
+        shutil.rmtree(derived, ignore_errors=True)
+        derived.mkdir(mode=0o700)
     return kept
 
 

@@ -55,7 +55,7 @@ def prepare_home(paths: Paths) -> None:
         paths.run.chmod(_HOME_MODE)
         # The socket's group is the home's: `run` must let it pass even when root made the directory.
         _give(paths.run, paths.home)
-        for private in (paths.models, paths.snapshots, paths.backups):
+        for private in (paths.models, paths.snapshots, paths.backups, paths.scan, paths.exports, paths.mounts):
             private.mkdir(mode=_PRIVATE_MODE, exist_ok=True)
     except OSError as error:
         raise StorageError(
@@ -86,9 +86,10 @@ def take_lock(paths: Paths) -> int:
 
 
 def sweep(paths: Paths) -> None:
-    """Remove what a killed backup or restore left half done; the home's lock must be held."""
-    for leftover in paths.backups.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Remove what a killed backup, restore or export left half done; the home's lock must be held."""
+    for folder in (paths.backups, paths.exports):
+        for leftover in folder.glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def open_listeners(paths: Paths, listen: str | None, inherited: Sequence[socket.socket] = ()) -> Listeners:

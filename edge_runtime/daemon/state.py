@@ -20,6 +20,7 @@ from edge_runtime.daemon.metrics import Metrics
 from edge_runtime.daemon.peers import Household
 from edge_runtime.daemon.pool import Pool
 from edge_runtime.daemon.requests import Requests
+from edge_runtime.daemon.reranker import Reranker
 from edge_runtime.daemon.writer import Writer
 from edge_runtime.paths import Paths
 from edge_runtime.protocol import SealStatus
@@ -36,6 +37,7 @@ class Daemon:
     token: str | None
     engine: Engine
     embedder: Embedder
+    reranker: Reranker | None
     writer: Writer
     adapters: Adapters
     library: Library
@@ -57,7 +59,11 @@ class Daemon:
     @property
     def children(self) -> tuple[Child, ...]:
         """Every child process, the configured writer's and the embedder's first."""
-        return (self.engine.child, self.embedder.child, *(engine.child for engine in self.engines[1:]))
+        rerankers = () if self.reranker is None else (self.reranker.child,)
+        former = self.library.succession.former
+        formers = () if former is None else (former.child,)
+        writers = (engine.child for engine in self.engines[1:])
+        return (self.engine.child, self.embedder.child, *rerankers, *writers, *formers)
 
     @property
     def trouble(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os.path
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -85,11 +86,21 @@ class Pen:
     user: str
     priority: Class = "interactive"
     privileged: bool = False
-    pace: Pace | None = None
+    pace: Callable[[], Pace] | None = None  # of one text
 
     @property
     def name(self) -> str:
         return self.writer.name
+
+    @property
+    def context(self) -> int:
+        """Tokens; 0 while the engine is not there."""
+        ready = self.writer.engine.ready
+        return 0 if ready is None else ready.context
+
+    def count(self, text: str) -> int:
+        """Tokens of ``text``, by the ratio that finished requests came to."""
+        return math.ceil(len(text.encode()) / self.writer.engine.admission.bytes_per_token)
 
     async def chat(
         self, messages: Sequence[tuple[str, str]], params: Params, *, seconds: float
@@ -113,10 +124,11 @@ class Pen:
         plain = [Message(role=role, content=text) for role, text in messages]  # type: ignore[arg-type]
         with self.writer.engine.admit(bid) as place:
             submit = await self.writer.prepare(plain, order, own=True)
+            pace = None if self.pace is None else self.pace()
             async with aclosing(self.writer.engine.generate(submit, place)) as tokens:
                 async for step in tokens:
-                    if self.pace is not None:
-                        self.pace.step(step)
+                    if pace is not None:
+                        pace.step(step)
                     yield step
 
 

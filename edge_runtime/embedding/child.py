@@ -2,7 +2,8 @@
 
 A request is run in small batches. Questions go before other short requests, and those before what is left of longer
 ones (documents being added), so a question waits for one batch at most. Batches take turns with the engine's steps;
-documents take half of the time at most while it has work, and a small batch runs beside it now and then.
+documents take half of the time at most while it has work, and a small batch runs beside it now and then. The reranker
+is one too: it has loaded a cross-encoder, and answers ``rerank``, one request after the other.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import select
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from edge_runtime.embedding.cross import CrossEncoder, Ordering
 from edge_runtime.embedding.onnx import Encoder, Piece, Reading
 from edge_runtime.embedding.windows import Matrix, pool
 from edge_runtime.engine.messages import (
@@ -31,6 +34,8 @@ from edge_runtime.engine.messages import (
     Probe,
     Probed,
     Ready,
+    Rerank,
+    Reranked,
     Stats,
     Stop,
     Up,
@@ -115,9 +120,15 @@ class Child:
         self._aside = 0.0  # when a small batch may run beside the engine again
         self._resident = Resident()
         self._told = 0.0
+        self._thread = ThreadPoolExecutor(1)
+        self._wake = os.eventfd(0)  # written when its work is done
+        self._stopping = False
         self._descriptor = descriptor
         self._frames = Frames()
         self._encoder: Encoder | None = None
+        self._cross: CrossEncoder | None = None
+        self._orderings: OrderedDict[str, Ordering] = OrderedDict()
+        self._token_seconds = 0.0  # of the cross-encoder, for each padded token
         self._questions: OrderedDict[str, Job] = OrderedDict()
         self._short: OrderedDict[str, Job] = OrderedDict()
         self._documents: OrderedDict[str, Job] = OrderedDict()
@@ -129,14 +140,16 @@ class Child:
 
     def serve(self) -> None:
         """Until ``stop`` or the end of the stream."""
-        while self._take(self._pause()):
+        while not self._stopping and self._take(self._pause()):
             lane = self._questions or self._short or self._documents
             if lane and self._encoder is not None:
                 self._advance(lane, self._encoder)
+            if self._orderings and self._cross is not None:
+                self._rank(*next(iter(self._orderings.items())), self._cross)
 
     def _pause(self) -> float | None:
         """Seconds for which nothing is to be done unless something arrives; None: for ever."""
-        if self._questions or self._short:
+        if self._questions or self._short or self._orderings:
             return 0.0
         return max(0.0, self._resume - time.monotonic()) if self._documents else None
 
@@ -154,19 +167,63 @@ class Child:
                 return
             with self._turn:
                 began = time.monotonic()
-                job.run(batch, encoder)
+                if documents:
+                    self._run_beside(job, batch, encoder)
+                else:
+                    job.run(batch, encoder)
                 ended = time.monotonic()
             if documents and self._turn.waited:
                 self._resume = ended + (ended - began)
             return
-        del lane[key]
+        self._finish(lane, key, job, encoder)
+        if documents and not lane:
+            encoder.settle()
+            self._told = 0.0
+        self._tell()
+
+    def _run_beside(self, job: Job, batch: list[int], encoder: Encoder) -> None:
+        """Run a documents' batch in a thread, and meanwhile here what is short: a question need not wait for it."""
+        running = self._thread.submit(job.run, batch, encoder)
+        running.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
+        while not running.done():
+            lane = self._questions or self._short
+            if not lane and self._orderings and self._cross is not None:
+                self._rank(*next(iter(self._orderings.items())), self._cross)
+                continue
+            if not lane:
+                ready = select.select([self._descriptor, self._wake], [], [])[0]
+                if self._descriptor in ready and not (self._stopping or self._take(0.0)):
+                    self._stopping = True
+                    break
+                continue
+            key, short = next(iter(lane.items()))
+            part = short.next()
+            if part is not None:
+                short.run(part, encoder)
+            else:
+                self._finish(lane, key, short, encoder)
+            if not (self._stopping or self._take(0.0)):
+                self._stopping = True
+                break
+        running.result()
+        os.eventfd_read(self._wake)
+
+    def _finish(self, lane: OrderedDict[str, Job], key: str, job: Job, encoder: Encoder) -> None:
+        lane.pop(key, None)
         try:
             self._send(job.reply(encoder.width))
         except FrameError as error:
             self._fail(key, "request_too_large", f"{error}: send fewer texts at once")
-        if documents and not lane:
-            encoder.settle()
-            self._told = 0.0
+
+    def _rank(self, key: str, ordering: Ordering, encoder: CrossEncoder) -> None:
+        """Its time is short, so it waits for no turn: what it computes is counted as any other work."""
+        ordering.token_seconds = ordering.token_seconds or self._token_seconds
+        if ordering.advance(encoder):
+            self._turn.mark()
+            return
+        self._token_seconds = ordering.token_seconds
+        del self._orderings[key]
+        self._send(ordering.reply())
         self._tell()
 
     def _tell(self) -> None:
@@ -175,7 +232,8 @@ class Child:
         if now - self._told < STATS_SECONDS:
             return
         self._told = now
-        size, waiting = self._resident.bytes(), sum(len(lane) for lane in self._lanes)
+        waiting = sum(len(lane) for lane in self._lanes) + len(self._orderings)
+        size = self._resident.bytes()
         self._send(Stats(running=0, waiting=waiting, cells_used=0, cells_total=0, resident=size))
 
     def _take(self, seconds: float | None) -> bool:
@@ -196,8 +254,16 @@ class Child:
                 self._load(message)
             case Embed():
                 self._queue(message)
+            case Rerank(id=key):
+                if self._cross is None:
+                    self._fail(key, "engine_unavailable", "no reranker is loaded: set models.reranker in edge.toml")
+                elif message.texts:
+                    self._orderings[key] = Ordering.of(message, self._cross)
+                else:
+                    self._send(Reranked(id=key, probabilities=[]))
             case Cancel(id=key):
-                if any(lane.pop(key, None) for lane in self._lanes):
+                ordering = self._orderings.pop(key, None)
+                if any(lane.pop(key, None) for lane in self._lanes) or ordering is not None:
                     self._fail(key, "cancelled", "the request was cancelled")
             case Probe(id=key):
                 self._send(Probed(id=key, attempts=[(one.route, one.refused, one.detail) for one in attempts()]))
@@ -210,6 +276,9 @@ class Child:
     def _load(self, request: Load) -> None:
         start = time.monotonic()
         self._resident = Resident()
+        if request.pooling == "score":
+            self._load_cross(request, start)
+            return
         reading = Reading(pooling=request.pooling, window=request.window, query=request.query, passage=request.passage)
         try:
             encoder = Encoder(Path(request.path), Path(request.tokenizer), threads=request.threads, reading=reading)
@@ -221,6 +290,20 @@ class Child:
         self._encoder = encoder
         elapsed = (time.monotonic() - start) * 1000
         self._send(Ready(name=request.name, context=request.window, width=encoder.width, load_ms=elapsed))
+        self._tell()
+
+    def _load_cross(self, request: Load, start: float) -> None:
+        try:
+            cross = CrossEncoder(
+                Path(request.path), Path(request.tokenizer), threads=request.threads, window=request.window
+            )
+            self._resident.settle(Path(request.path).stat().st_size)
+        except EdgeError as error:
+            self._send(Failed.of("load", error))
+            return
+        self._cross = cross
+        elapsed = (time.monotonic() - start) * 1000
+        self._send(Ready(name=request.name, context=request.window, width=1, load_ms=elapsed))
         self._tell()
 
     def _queue(self, request: Embed) -> None:

@@ -6,8 +6,6 @@ Knows one shape of model: ``input_ids``, ``attention_mask`` and maybe ``token_ty
 from __future__ import annotations
 
 import ctypes
-import importlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
+from edge_runtime.embedding.session import load_session, load_tokenizer, runtime
 from edge_runtime.embedding.windows import OVERLAP_TOKENS, Matrix, Window, cut, unit
 from edge_runtime.errors import ModelFileError
 
@@ -53,9 +51,9 @@ class Encoder:
     def __init__(self, path: Path, tokenizer: Path, *, threads: int, reading: Reading | None = None) -> None:
         """Raises ModelFileError: a file is missing, damaged, or not a sentence encoder, or cannot read as it should."""
         self._reading = reading or Reading()
-        self._tokenizer = _load_tokenizer(tokenizer)
-        onnxruntime = _runtime()
-        self._session = _load_session(onnxruntime, path, threads)
+        self._tokenizer = load_tokenizer(tokenizer)
+        onnxruntime = runtime()
+        self._session = load_session(onnxruntime, path, threads)
         self._inputs = {item.name for item in self._session.get_inputs()}
         shape = self._session.get_outputs()[0].shape
         if not {"input_ids", "attention_mask"} <= self._inputs <= KNOWN_INPUTS or len(shape) != 3:
@@ -135,50 +133,6 @@ class Encoder:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; elsewhere free() returns memory by itself
         if trim is not None:
             trim(0)
-
-
-def _runtime() -> Any:
-    """ONNX Runtime, without its telemetry (an identifier in the home directory, a look for a network).
-
-    Standard error is closed meanwhile: in a sealed process it complains there that it finds no GPU.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        return importlib.import_module("onnxruntime")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _load_session(onnxruntime: Any, path: Path, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Spinning threads starve the engine child, which shares the cores. The price: 3.1 ms a query instead of 2.2.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    if not path.is_file():
-        raise ModelFileError(f"{path} is missing: fetch the embedding model again (edge model pull)")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no root but Exception
-        raise ModelFileError(f"{path} is damaged or not an ONNX model ({error}): fetch it again") from error
-
-
-def _load_tokenizer(path: Path) -> Any:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if not path.is_file():
-        raise ModelFileError(f"{path} is missing: fetch the embedding model again (edge model pull)")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ModelFileError(f"{path} is damaged or not a tokenizer ({error}): fetch it again") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:

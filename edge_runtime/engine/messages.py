@@ -1,9 +1,10 @@
-"""The messages between ``edged`` and its two children, engine and embedder, over a socket pair.
+"""The messages between ``edged`` and its children, engine, embedder and reranker, over a socket pair.
 
 Each frame is a 4-byte big-endian length and a MessagePack body. Down go ``load``, ``submit``, ``score``,
-``attach``, ``detach``, ``shrink``, ``embed``, ``cancel``, ``probe``, ``ping``, ``purge`` and ``stop``; up come
-``ready``, ``token``, ``done``, ``scored``, ``vectors``, ``attached``, ``probed``, ``pong``, ``purged``, ``failed`` and
-``stats``. What belongs to a request has its id. The types are data: no object crosses a process.
+``attach``, ``detach``, ``shrink``, ``embed``, ``rerank``, ``cancel``, ``probe``, ``ping``, ``purge`` and ``stop``; up
+come ``ready``, ``token``, ``done``, ``scored``, ``vectors``, ``reranked``, ``attached``, ``probed``, ``pong``,
+``purged``, ``failed`` and ``stats``. What belongs to a request has its id. The types are data: no object crosses a
+process.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class Load(_Down, frozen=True, kw_only=True):
     snapshot_bytes: int = 0  # disk for them
     digest: str = ""  # of the weights, part of every snapshot's key
     tokenizer: str = ""  # the embedder's tokenizer.json; a writer's is inside its weights
-    # How an embedder reads, from its catalogue entry (models.catalog.Prompt):
-    pooling: Literal["mean", "cls"] = "mean"
+    # How an embedder or a reranker reads, from its catalogue entry (models.catalog.Prompt):
+    pooling: Literal["mean", "cls", "score"] = "mean"  # score: a cross-encoder
     window: int = 256  # tokens, special ones and the prefix included
     query: str = ""  # put before each window of a query
     passage: str = ""  # put before each window of a passage
@@ -135,6 +136,15 @@ class Embed(_Down, frozen=True, kw_only=True):
     texts: list[str]
     pool: bool = True  # True: one vector a text (mean over its windows); False: every window its own vector
     kind: Literal["query", "passage"] = "passage"  # which prefix the model wants before it
+
+
+class Rerank(_Down, frozen=True, kw_only=True):
+    """How probable is it that each text answers the query? The first of ``texts`` come first; see :class:`Reranked`."""
+
+    id: str
+    query: str
+    texts: list[str]
+    milliseconds: float  # from the arrival of this message; what is not read by then stays unread
 
 
 class Cancel(_Down, frozen=True, kw_only=True):
@@ -233,6 +243,13 @@ class Vectors(_Up, frozen=True, kw_only=True):
     tokens: int
 
 
+class Reranked(_Up, frozen=True, kw_only=True):
+    """A probability for each of the first texts, in their order; there was no time for the others."""
+
+    id: str
+    probabilities: list[float]
+
+
 class Attached(_Up, frozen=True, kw_only=True):
     id: str
 
@@ -294,8 +311,8 @@ class Stats(_Up, frozen=True, kw_only=True):
     resident: int = 0  # bytes (PSS) of this process
 
 
-Down = Load | Submit | Score | Embed | Cancel | Probe | Ping | Purge | Attach | Detach | Shrink | Stop
-Up = Ready | Token | Done | Scored | Vectors | Probed | Pong | Purged | Attached | Failed | Stats
+Down = Load | Submit | Score | Embed | Rerank | Cancel | Probe | Ping | Purge | Attach | Detach | Shrink | Stop
+Up = Ready | Token | Done | Scored | Vectors | Reranked | Probed | Pong | Purged | Attached | Failed | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _down = msgspec.msgpack.Decoder(Down)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edge_runtime.knowledge.evidence import Evidence, Quote, Unit
+from edge_runtime.knowledge.evidence import Evidence, Passage, Quote, Unit
 from edge_runtime.knowledge.words import Asked, codes, negations, numbers, stems, words
 
 DECLINED = "The documents do not say."
@@ -66,6 +66,29 @@ def extract(asked: Asked, evidence: Evidence) -> Draft:
     return Draft((best,), (Cited(readable(core.text), (0,)),))
 
 
+def rivals(quotes: Sequence[Quote]) -> tuple[Quote, ...]:
+    """Those that say in the words of the first something else, another number or a "not": the documents disagree."""
+    first = quotes[0]
+    return tuple(_alone(quote, quote.core) for quote in quotes[1:] if _disagree(_core(first), _core(quote)))
+
+
+def _disagree(one: Unit, other: Unit) -> bool:
+    """Rows and entries stand for different things; prose in the same words speaks of one."""
+    if one.item or other.item or _frame(one.text) != _frame(other.text):
+        return False
+    counted = set(numbers(one.text)) != set(numbers(other.text))
+    denied = bool(negations(one.text)) != bool(negations(other.text))
+    return set(codes(one.text)) == set(codes(other.text)) and counted != denied
+
+
+def _frame(text: str) -> frozenset[str]:
+    return frozenset(word for word in stems(text) if not word[0].isdigit())
+
+
+def _core(quote: Quote) -> Unit:
+    return quote.passage.units[quote.core]
+
+
 def _announced(quote: Quote) -> Draft:
     """A sentence that ends in a colon and what follows it, such as a line of code: each a quote of its own."""
     last = min(quote.core + ANNOUNCED, len(quote.passage.units) - 1)
@@ -88,11 +111,27 @@ def readable(text: str) -> str:
 def _steps(evidence: Evidence) -> tuple[Quote, ...]:
     """The list that holds the best quote or stands right after it, step by step; nothing where there is none."""
     for quote in evidence.quotes:
-        run = _run(quote.passage.units, quote.core)
+        section = _section(quote.passage, evidence.passages)
+        places = [(passage, at) for passage in section for at in range(len(passage.units))]
+        core = next(n for n, place in enumerate(places) if place[0] is quote.passage and place[1] == quote.core)
+        run = _run([passage.units[at] for passage, at in places], core)
         if run is not None:
             first, last = run
-            return tuple(_alone(quote, at) for at in range(first, min(last, first + MOST_STEPS - 1) + 1))
+            steps = places[first : min(last, first + MOST_STEPS - 1) + 1]
+            return tuple(_alone(replace(quote, passage=passage), at) for passage, at in steps)
     return ()
+
+
+def _section(passage: Passage, found: Sequence[Passage]) -> list[Passage]:
+    """``passage`` with those before and behind it in its section, as far as they were found: lists may be parted."""
+    section = [passage]
+    for others in (sorted(found, key=lambda one: one.start), sorted(found, key=lambda one: -one.start)):
+        for other in others:
+            if section[-1].is_followed_by(other):
+                section.append(other)
+            elif other.is_followed_by(section[0]):
+                section.insert(0, other)
+    return section
 
 
 def _run(units: Sequence[Unit], core: int) -> tuple[int, int] | None:
@@ -139,6 +178,11 @@ def supports(asked: Asked, quote: Quote, sentence: str) -> bool:
         return False
     core = quote.passage.units[quote.core]
     return _says(core.text, quote.passage.heading or "", sentence, said)
+
+
+def backing(asked: Asked, quotes: Sequence[Quote], sentence: str) -> int | None:
+    """Which of ``quotes`` supports ``sentence``, all of it: what two of them say together none of them says."""
+    return next((at for at, quote in enumerate(quotes) if supports(asked, quote, sentence)), None)
 
 
 def _says(source: str, heading: str, sentence: str, said: Sequence[str]) -> bool:

@@ -10,16 +10,19 @@ from typing import Literal
 
 import msgspec
 
-Format = Literal["markdown", "text", "html", "pdf"]
+Format = Literal["markdown", "text", "html", "pdf", "docx", "csv", "code"]
+# How a section may be cut: prose at paragraphs and sentences, rows at line ends alone, code at blank lines and lines.
+Kind = Literal["prose", "rows", "code"]
 
 
-class Section(msgspec.Struct, frozen=True):
+class Section(msgspec.Struct, frozen=True, array_like=True):
     """A stretch of text under one heading, or one page."""
 
     start: int
     end: int
     heading: tuple[str, ...] = ()  # outermost first
     page: int | None = None  # from 1
+    kind: Kind = "prose"
 
 
 class ParsedDocument(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edge_runtime.knowledge.words import Asked, codes, numbers, stems, words
 
 QUOTE_CHARS = 300
+_GAP = 4  # characters of white space between two passages that follow each other
 RUNNERS_UP = 4  # the lead is measured over the fifth best sentence: one neighbour saying the same is no doubt
 WHOLE_BONUS = 0.1  # for a sentence that holds every content word of the question
 TITLE_COST = 0.3  # for a line that says nothing beyond the question and its document's name
@@ -37,6 +38,13 @@ class Unit:
     end: int
     text: str
     item: bool  # stands alone (list item, row, log line): it is not joined with its neighbours
+    under: str = ""  # of a row its table's head, of a list item the sentence that announces the list
+    cut: frozenset[str] | None = None  # its words' stems, where they were taken already
+
+    @property
+    def terms(self) -> frozenset[str]:
+        """Stems of its content words."""
+        return frozenset(stems(self.text)) if self.cut is None else self.cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,15 @@ class Passage:
     vectors: NDArray[np.float32]
     dense: float  # cosine of question and passage
     lexical: float  # 0 to 1: share of the best possible BM25
+    titles: str = ""  # all headings that it stands under
+
+    def is_followed_by(self, other: Passage) -> bool:
+        """Whether ``other`` is the next stretch of the same section."""
+        return (self.document_id, self.heading, self.titles) == (
+            other.document_id,
+            other.heading,
+            other.titles,
+        ) and self.start < other.start <= self.start + len(self.text) + _GAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,7 @@ class Evidence:
     quotes: tuple[Quote, ...]  # best first
     confidence: float  # probability that the first quote answers the question
     signals: dict[str, float]  # what the confidence was made of
+    passages: tuple[Passage, ...] = ()  # what was weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +129,14 @@ def weigh(asked: Asked, vector: NDArray[np.float32], passages: Sequence[Passage]
         if len(quotes) == most:
             break
     signals = _signals(asked, passages, ranked, quotes[0])
-    return Evidence(quotes=tuple(quotes), confidence=_confidence(signals), signals=signals)
+    return Evidence(quotes=tuple(quotes), confidence=_confidence(signals), signals=signals, passages=tuple(passages))
 
 
 def _score(asked: Asked, vector: NDArray[np.float32], passages: Sequence[Passage]) -> list[_Scored]:
-    terms = [[frozenset(stems(unit.text)) for unit in passage.units] for passage in passages]
+    terms = [[unit.terms for unit in passage.units] for passage in passages]
     rarity = _rarity(asked, [frozenset[str]().union(*units) for units in terms])
     total = sum(rarity.values()) or 1.0
+    heads = {unit.under for passage in passages for unit in passage.units if unit.under.startswith("|")}
     scored = []
     for at, passage in enumerate(passages):
         known = asked.terms | set(stems(passage.document))
@@ -125,7 +144,8 @@ def _score(asked: Asked, vector: NDArray[np.float32], passages: Sequence[Passage
         for unit, cosine in enumerate(cosines):
             covered = sum(rarity[term] for term in asked.terms if term in terms[at][unit]) / total
             whole = WHOLE_BONUS if len(asked.terms) > 1 and asked.terms <= terms[at][unit] else 0.0
-            title = TITLE_COST if _title(passage.units[unit]) or terms[at][unit] <= known else 0.0
+            named = is_title(passage.units[unit]) or passage.units[unit].text in heads
+            title = TITLE_COST if named or terms[at][unit] <= known else 0.0
             passed = 0.3 * passage.dense + 0.3 * passage.lexical
             score = float(cosine) + 0.6 * covered + whole - title + _subject(asked, passage.units[unit]) + passed
             scored.append(_Scored(score, float(cosine), at, unit))
@@ -141,14 +161,14 @@ def _subject(asked: Asked, unit: Unit) -> float:
 def _other(asked: Asked, text: str) -> bool:
     """Whether ``text`` names things by code, and none of them is asked for."""
     named = set(codes(text))
-    return bool(asked.codes) and bool(named) and not any(_within(code, text) for code in asked.codes)
+    return bool(asked.codes) and bool(named) and not any(within(code, text) for code in asked.codes)
 
 
-def _within(code: str, text: str) -> bool:
+def within(code: str, text: str) -> bool:
     return set(words(code)) <= set(words(text))
 
 
-def _title(unit: Unit) -> bool:
+def is_title(unit: Unit) -> bool:
     """A short line without a full stop announces something; it seldom says it."""
     return not unit.item and len(unit.text) < TITLE_CHARS and unit.text.rstrip()[-1:] not in (*".!?:;", "")
 
@@ -198,7 +218,7 @@ def _signals(asked: Asked, passages: Sequence[Passage], ranked: Sequence[_Scored
         "lead": min(lead, 1.0),
         "passage_lead": min(dense[0] - dense[1], 0.3) if len(dense) > 1 else 0.08,
         "names_missing": float(len(asked.names - set(words(f"{said} {titles}")))),
-        "codes_missing": float(sum(not _within(code, f"{about} {titles}") for code in asked.codes)),
+        "codes_missing": float(sum(not within(code, f"{about} {titles}") for code in asked.codes)),
         "numbers_missing": float(len(asked.numbers - set(numbers(f"{said} {titles}")))),
         "words_unheard": float(_unheard(asked, passages)),
         "quantity_missing": float(asked.quantity and not set(numbers(said)) - asked.numbers),

@@ -111,5 +111,8 @@ def _ended(name: str, code: int | None, limits: Limits) -> str:
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
         return _slow(name, limits)
     if code is not None and code < 0:
-        return f"{name} ended the parser ({signal.Signals(-code).name}): the file is damaged; print it to a new file"
+        return (
+            f"{name} ended the parser ({signal.Signals(-code).name}): it is damaged, or unpacks to more than "
+            f"{limits.memory_bytes // 2**20} MiB (a zip bomb?); print it to a new file"
+        )
     return f"{name} could not be read within {limits.memory_bytes // 2**20} MiB of memory: split it"

@@ -15,6 +15,8 @@ import msgspec
 from edge_runtime.errors import DocumentError, EdgeError, TooLargeError
 from edge_runtime.knowledge.documents import ParsedDocument
 
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+
 
 class Unreadable(msgspec.Struct, frozen=True, tag=True):
     """Why there is no document; ``code`` is that of the error."""
@@ -41,27 +43,45 @@ def limit(memory_bytes: int, seconds: int) -> None:
         resource.setrlimit(kind, (most, most))
 
 
-def read(name: str, content: bytes, *, text_chars: int) -> ParsedDocument:
-    """What ``content`` says, by what it is and, failing that, by its name. Raises DocumentError or TooLargeError."""
+def read(name: str, content: bytes, *, text_chars: int, seconds: float = 60) -> ParsedDocument:
+    """What ``content`` says, by what it is and, failing that, by its name. Raises DocumentError or TooLargeError.
+
+    ``seconds`` is the wall time after which a reader that goes page by page says how far it came.
+    """
     if not content.strip():
         raise DocumentError(f"{name} is empty: nothing was added")
     # The parsers are imported here, behind the limits.
+    if content.startswith(_ZIP):
+        from edge_runtime.knowledge.docx import read_docx  # noqa: PLC0415
+
+        return read_docx(name, content, text_chars=text_chars)
     if b"%PDF-" in content[:1024]:
         from edge_runtime.knowledge.pdf import read_pdf  # noqa: PLC0415
 
-        return read_pdf(name, content, text_chars=text_chars)
-    from edge_runtime.knowledge.plain import decode, read_markdown, read_text  # noqa: PLC0415
+        return read_pdf(name, content, text_chars=text_chars, seconds=seconds)
+    from edge_runtime.knowledge.encoding import decode  # noqa: PLC0415
 
     text = decode(name, content)
     if len(text) > text_chars:
         raise TooLargeError(f"{name} holds more than {text_chars} characters: split it, or raise knowledge.text_chars")
+    return _read_text(name, text, text_chars)
+
+
+def _read_text(name: str, text: str, text_chars: int) -> ParsedDocument:
     suffix = PurePath(name).suffix.lower()
     opening = text[:512].lstrip().lower()
     if suffix in {".html", ".htm", ".xhtml"} or opening.startswith(("<!doctype html", "<html")):
         from edge_runtime.knowledge.markup import read_html  # noqa: PLC0415
 
         return read_html(name, text)
-    return read_markdown(name, text) if suffix in {".md", ".markdown", ".mdown"} else read_text(name, text)
+    from edge_runtime.knowledge import csv_tables, plain, source_code  # noqa: PLC0415
+
+    if suffix in {".md", ".markdown", ".mdown"}:
+        return plain.read_markdown(name, text)
+    if suffix in csv_tables.SUFFIXES:
+        return csv_tables.read_csv(name, text, text_chars=text_chars)
+    found = source_code.language(name, text)
+    return plain.read_text(name, text) if found is None else source_code.read_code(name, text, found)
 
 
 def main() -> int:
@@ -78,7 +98,8 @@ def main() -> int:
     seal_child(Access(), unsealed_ok=options.unsealed)
     reply: Parsed | Unreadable
     try:
-        reply = Parsed(read(options.name, sys.stdin.buffer.read(), text_chars=options.text_chars))
+        content = sys.stdin.buffer.read()
+        reply = Parsed(read(options.name, content, text_chars=options.text_chars, seconds=options.seconds))
         body = msgspec.msgpack.encode(reply)
     except MemoryError:
         body = _failure(

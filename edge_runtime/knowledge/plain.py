@@ -1,71 +1,21 @@
-"""Reads plain text and Markdown: finds the encoding, then the headings. The text itself is kept as it stands.
+"""Reads plain text and Markdown by finding their headings. The text itself is kept as it stands.
 
 Headings of Markdown: CommonMark 0.31 sections 4.2 and 4.3, outside fenced code. Guesses no language and no table.
 """
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
 
 from edge_runtime.errors import DocumentError
 from edge_runtime.knowledge.documents import Format, ParsedDocument, Section
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$|( {0,3}#{1,6})[ \t]*$")
+HEADING_CHARS = 200  # of a heading in a path: a longer one is no heading, and each of its subsections would carry it
+_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s+[A-Z][^.!?;:]{1,70}$")
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# Office files and archives (ZIP, OLE2, gzip), programs (ELF), pictures: a short one may hold no byte that betrays it.
-_CONTAINERS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"\x7fELF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
-NOT_TEXT = "is not a text, Markdown, HTML or PDF file: export it to one of these and add that"
-
-
-def decode(name: str, content: bytes) -> str:
-    """UTF-8, UTF-16 or UTF-32 by its mark, else UTF-8, UTF-16 by its zeros, else Windows-1252 or Latin-1.
-
-    Line ends become ``\\n``; terminal colours and other control characters go.
-
-    Raises:
-        DocumentError: this is no text.
-    """
-    if content.startswith(_CONTAINERS):
-        raise DocumentError(f"{name} {NOT_TEXT}")
-    text = _decoded(name, content)
-    text = _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n").replace("\v", "\n"))
-    strange = len(_CONTROLS.findall(text)) + text.count("\ufffd")
-    if strange > 2 + len(text) // 200:
-        raise DocumentError(f"{name} {NOT_TEXT}")
-    return _CONTROLS.sub(" ", text)
-
-
-def _decoded(name: str, content: bytes) -> str:
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            return content.decode(encoding, "replace").removeprefix("\ufeff")
-    if b"\0" in content:
-        sample = content[:4096]
-        even, odd = sample[::2].count(0), sample[1::2].count(0)
-        if max(even, odd) > len(sample) // 4 and min(even, odd) <= len(sample) // 50:
-            return content.decode("utf-16-be" if even > odd else "utf-16-le", "replace")
-        raise DocumentError(f"{name} {NOT_TEXT}")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    try:
-        return content.decode("cp1252")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def read_text(name: str, text: str) -> ParsedDocument:
@@ -79,8 +29,12 @@ def read_markdown(name: str, text: str) -> ParsedDocument:
 def _document(kind: Format, name: str, text: str, headings: list[tuple[int, int, str]]) -> ParsedDocument:
     if not text.strip():
         raise DocumentError(f"{name} is empty: nothing was added")
-    title = next((heading for _, level, heading in headings if level == 1), name)
+    title = shortened(next((heading for _, level, heading in headings if level == 1), name))
     return ParsedDocument(format=kind, title=title, text=text, sections=sections(text, headings))
+
+
+def shortened(heading: str) -> str:
+    return heading if len(heading) <= HEADING_CHARS else heading[: HEADING_CHARS - 1].rstrip() + "…"
 
 
 def sections(text: str, headings: list[tuple[int, int, str]]) -> list[Section]:
@@ -92,7 +46,7 @@ def sections(text: str, headings: list[tuple[int, int, str]]) -> list[Section]:
         if position > start and text[start:position].strip():
             out.append(Section(start, position, tuple(words for _, words in path)))
             start = position
-        path = [*((above, words) for above, words in path if above < level), (level, heading)]
+        path = [*((above, words) for above, words in path if above < level), (level, shortened(heading))]
     out.append(Section(start, len(text), tuple(words for _, words in path)))
     return out
 
@@ -126,11 +80,18 @@ def _markdown_headings(text: str) -> Iterator[tuple[int, int, str]]:
             fence = mark.group(1)
             continue
         atx = _ATX.match(line)
-        if atx and atx.group(2):
-            yield position, len(atx.group(1)), atx.group(2)
+        if atx and (words := _closed(atx.group(2))):
+            yield position, len(atx.group(1)), words
         elif (under := _UNDERLINE.match(line)) and _paragraph_line(before[1]):
             yield before[0], 1 if under.group(1)[0] == "=" else 2, before[1].strip()
         before = (position, line)
+
+
+def _closed(words: str) -> str:
+    """The words of a heading without the closing row of number signs, which a space must part from them."""
+    words = words.rstrip()
+    bare = words.rstrip("#")
+    return bare.rstrip() if not bare or bare[-1] in " \t" else words
 
 
 def _paragraph_line(line: str) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edge_runtime.knowledge.documents import Span
+from edge_runtime.knowledge.documents import Kind, ParsedDocument, Span
 
 _LOOKED_AT = 400  # characters of a line that tell what kind of line it is
 MAX_CHARS = 1000  # a longer one is cut at white space: it is no sentence, and nobody could quote it
+_CODE_CHARS = 400  # of code that is quoted together
 
 _LINE = re.compile(r"[^\n]+")
 _ITEM = re.compile(r"\s*(?:[-*+•‣▪◦–—]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)])\s+(?=\S)|\s*>\s+")
@@ -44,12 +45,42 @@ min nom typ ref refs item pos pt ex op cl
 _COUNTED = frozenset(_BEFORE_NUMBERS.split())
 
 
-def split(text: str, start: int = 0) -> list[Span]:
+def split(text: str, start: int = 0, *, kind: Kind = "prose") -> list[Span]:
     """The sentences of ``text``, in order, without the white space around them; offsets count from ``start``.
 
-    Every character that is not white space lies in exactly one of them.
+    Of rows each line is one; of code, a few lines without a blank one between them. Every character that is not white
+    space lies in exactly one of them.
     """
-    return [Span(start + first, start + last) for block in _blocks(text) for first, last in _sentences(text, *block)]
+    if kind == "prose":
+        found = [span for block in _blocks(text) for span in _sentences(text, *block)]
+    else:
+        found = [span for block in _stretches(text, kind) for span in _trimmed(text, *block)]
+    return [Span(start + first, start + last) for first, last in found]
+
+
+def sentences(document: ParsedDocument) -> list[Span]:
+    """The sentences of all its sections, each cut after its kind."""
+    return [
+        span
+        for section in document.sections
+        for span in split(document.text[section.start : section.end], section.start, kind=section.kind)
+    ]
+
+
+def _stretches(text: str, kind: Kind) -> Iterator[tuple[int, int]]:
+    first = last = -1
+    for match in _LINE.finditer(text):
+        if first >= 0 and (kind == "rows" or match.start() > last + 1 or match.end() - first > _CODE_CHARS):
+            yield first, last
+            first = -1
+        if match.group().strip():
+            first = match.start() if first < 0 else first
+            last = match.end()
+        elif first >= 0:
+            yield first, last
+            first = -1
+    if first >= 0:
+        yield first, last
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int, bool]]:

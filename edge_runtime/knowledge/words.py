@@ -19,7 +19,7 @@ STOP_WORDS = frozenset(
 # Tried from the longest: a light stemmer after Porter (1980), step 1, enough to match plurals and tenses.
 _SUFFIXES = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ed", "ies", "es", "s", "ly")
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
-_CODE = re.compile(r"\b(?=[A-Za-z-]*\d)(?=[\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\d]+)*\b")
+CODE = re.compile(r"\b(?=[A-Za-z-]*\d)(?=[\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\d]+)*\b")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|s)")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?:st|nd|rd|th|s)?(?!\w)")
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
@@ -50,7 +50,12 @@ def words(text: str) -> list[str]:
 
 def codes(text: str) -> list[str]:
     """Identifiers that mix letters and digits (E17, P-12), lower-cased."""
-    return [code.lower() for code in _CODE.findall(text) if not _ORDINAL.fullmatch(code)]
+    return [code.group().lower() for code in find_codes(text)]
+
+
+def find_codes(text: str) -> list[re.Match[str]]:
+    """Where the identifiers of :func:`codes` stand."""
+    return [code for code in CODE.finditer(text) if not _ORDINAL.fullmatch(code.group())]
 
 
 def numbers(text: str) -> list[str]:

@@ -192,3 +192,35 @@ SCORES = engine_protocol.ScoreReply(
     calibrated=True,
     edge=protocol.EdgeReport(cache=protocol.CacheReport(hit_tokens=20, tier="live")),
 )
+
+EXPORTED = knowledge_protocol.Exported(
+    path="/var/lib/edge/exports/site.index",
+    size=917_504,
+    sha256="ab" * 32,
+    documents=7,
+    collections=["pumps", "valves"],
+    embedder="all-minilm-l6-v2-int8@sha256-81",
+)
+MOUNT = knowledge_protocol.Mount(
+    name="vendor",
+    collections=["vendor-pumps", "vendor-valves"],
+    sha256="ab" * 32,
+    size=917_504,
+    documents=7,
+    embedder="all-minilm-l6-v2-int8@sha256-81",
+)
+BROKEN_MOUNT = msgspec.structs.replace(MOUNT, name="old", trouble="its file is gone; unmount it")
+INDEX = knowledge_protocol.IndexReport(
+    documents=7,
+    chunks=70,
+    windows=210,
+    sentences=700,
+    coverage=1.0,
+    embedder="all-minilm-l6-v2-int8@sha256-81",
+    embedder_now="all-minilm-l6-v2-int8@sha256-81",
+    file_bytes=2_097_152,
+    free_bytes=1024,
+    scan_bytes=100_000,
+    scan_ready=True,
+    epoch=12,
+)

@@ -58,6 +58,8 @@ def test_an_answer_streams_as_sources_sentences_and_the_whole(path: Path) -> Non
         "question": "why?",
         "collection": "default",
         "mode": "auto",
+        "assembly": "auto",
+        "filter": None,
         "stream": True,
         "edge": None,
     }

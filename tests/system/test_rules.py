@@ -105,5 +105,5 @@ def test_an_index_is_not_read_with_vectors_of_other_rules(box: Box) -> None:
     box.stop()
     (box.home / "models" / "catalog" / f"{EMBEDDER}.toml").unlink()
     box.start(ready=False)
-    box.wait(lambda: "holds vectors of" in box.status()["detail"])
-    assert " cls 'What is known: '" in box.status()["detail"]
+    box.wait(lambda: "holds vectors of" in box.status()["note"])
+    assert " cls 'What is known: '" in box.status()["note"]

@@ -81,6 +81,7 @@ def usual_replies() -> dict[str, Any]:
     return {
         "GET /edge/v1/status": json_reply(samples.STATUS),
         "GET /edge/v1/documents": json_reply(knowledge_protocol.DocumentList(documents=[samples.DOCUMENT])),
+        "POST /edge/v1/documents/check": json_reply(knowledge_protocol.DocumentList(documents=[])),
         "POST /edge/v1/documents": add,
         "DELETE /edge/v1/documents/d1": json_reply(PURGED),
         "POST /edge/v1/ask": ask,
@@ -100,6 +101,19 @@ def usual_replies() -> dict[str, Any]:
             adapter_protocol.AdapterRemoved(removed="pumps", freed=samples.ADAPTER.size)
         ),
         "POST /edge/v1/probe": json_reply(samples.PROOF),
+        "GET /edge/v1/index": json_reply(samples.INDEX),
+        "POST /edge/v1/index/compact": json_reply(
+            knowledge_protocol.Compacted(before_bytes=5 * 2**20, after_bytes=2 * 2**20)
+        ),
+        "POST /edge/v1/index/export": stream_reply([("done", samples.EXPORTED)]),
+        "GET /edge/v1/index/mounts": json_reply(
+            knowledge_protocol.MountList(mounts=[samples.BROKEN_MOUNT, samples.MOUNT])
+        ),
+        "POST /edge/v1/index/mounts": json_reply(samples.MOUNT),
+        "DELETE /edge/v1/index/mounts/vendor": json_reply(samples.MOUNT),
+        "POST /edge/v1/index/reembed": json_reply(
+            knowledge_protocol.ReembedStarted(documents=7, embedder=samples.INDEX.embedder_now)
+        ),
         "POST /edge/v1/backup": json_reply(
             protocol.BackupReply(path="/var/lib/edge/backups/x", size=2048, files=["index.db"])
         ),

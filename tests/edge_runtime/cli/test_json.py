@@ -46,13 +46,28 @@ COMMANDS = {
     "paths": ["paths"],
     "adapter_list": ["adapter", "list"],
     "adapter_rm": ["adapter", "rm", "--yes", "pumps"],
+    "index_export": ["index", "export", "site"],
+    "index_mounts": ["index", "mounts"],
+    "index_unmount": ["index", "unmount", "--yes", "vendor"],
+    "index_report": ["index", "report"],
+    "index_reembed": ["index", "reembed"],
     "model_list": ["model", "list"],
     **{f"model_{verb}": ["model", verb, SMALL_WRITER] for verb in ("load", "unload", "pin", "unpin")},
     "model_show": ["model", "show", SMALL_WRITER],
     "model_verify": ["model", "verify"],
 }
 # `model tune` has its golden file in tests/edge_runtime/engine/test_tuning.py, where one is measured.
-APART = {"adapter add", "add", "restore", "uninstall", "model pull", "model remove", "model tune"}
+APART = {
+    "adapter add",
+    "add",
+    "eval",
+    "index mount",
+    "restore",
+    "uninstall",
+    "model pull",
+    "model remove",
+    "model tune",
+}
 
 
 def commands(group: click.Group = edge, path: str = "") -> Iterator[tuple[str, click.Command]]:

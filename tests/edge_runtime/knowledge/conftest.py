@@ -12,6 +12,7 @@ from edge_runtime.embedding.onnx import Encoder
 from edge_runtime.embedding.windows import pool as pooled
 from edge_runtime.knowledge.documents import Chunk, Span
 from edge_runtime.knowledge.embedder import TextKind, Vectors, token_offsets
+from edge_runtime.knowledge.filters import Scope
 from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.records import Matrix, PreparedDocument
 
@@ -57,8 +58,23 @@ def direction(seed: int, count: int = 1) -> Matrix:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
+def everything(index: Index, collection: str = "default") -> Scope:
+    """The scope of a whole collection."""
+    scope = index.scope(collection)
+    assert scope is not None
+    return scope
+
+
 def written(
-    name: str, text: str, *, collection: str = "default", seed: int = 0, sha256: str | None = None, parts: int = 1
+    name: str,
+    text: str,
+    *,
+    collection: str = "default",
+    seed: int = 0,
+    sha256: str | None = None,
+    parts: int = 1,
+    tags: tuple[str, ...] = (),
+    date: str | None = None,
 ) -> PreparedDocument:
     """A document of ``parts`` chunks of equal length and as many sentences, with made-up vectors."""
     size = -(-len(text) // parts)
@@ -73,6 +89,13 @@ def written(
         pages=None,
         chunks=[Chunk(span.start, span.end, ("Top", "Sub"), 2, 10) for span in spans],
         windows=[direction(seed + at, 2) for at in range(len(spans))],
+        # Two windows that overlap.
+        window_spans=[
+            [(0, 2 * (span.end - span.start) // 3), ((span.end - span.start) // 2, span.end - span.start)]
+            for span in spans
+        ],
         sentences=spans,
         sentence_vectors=direction(seed + 77, len(spans)),
+        tags=tags,
+        date=date,
     )

@@ -62,3 +62,52 @@ def bomb(unpacked_bytes: int) -> bytes:
     block = b" " * 2**20
     once = b"".join(packer.compress(block) for _ in range(unpacked_bytes // len(block))) + packer.flush()
     return pdf([["x"]], streams=[zlib.compress(once, 9)])
+
+
+def _assembled(objects: list[bytes]) -> bytes:
+    """Objects from number 1 on; the first is the catalogue."""
+    out = io.BytesIO()
+    out.write(b"%PDF-1.4\n")
+    places = []
+    for number, body in enumerate(objects, 1):
+        places.append(out.tell())
+        out.write(b"%d 0 obj\n%s\nendobj\n" % (number, body))
+    table = out.tell()
+    out.write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1))
+    for place in places:
+        out.write(b"%010d 00000 n \n" % place)
+    out.write(b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, table))
+    return out.getvalue()
+
+
+def looped() -> bytes:
+    """A page tree that is its own grandchild."""
+    tree = b"<< /Type /Pages /Count 4 /Kids [3 0 R 3 0 R] >>"
+    return _assembled([b"<< /Type /Catalog /Pages 2 0 R >>", tree, b"<< /Type /Pages /Count 4 /Kids [2 0 R 2 0 R] >>"])
+
+
+def multiplied(levels: int) -> bytes:
+    """A page tree in which each node names the next one ten times: ten to the power of ``levels`` pages."""
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>"]
+    for level in range(levels):
+        kids = b" ".join([b"%d 0 R" % (level + 3)] * 10)
+        objects.append(b"<< /Type /Pages /Count %d /Kids [%s] >>" % (10 ** (levels - level), kids))
+    objects.append(b"<< /Type /Page /MediaBox [0 0 9 9] >>")
+    return _assembled(objects)
+
+
+def scripted(line: str) -> bytes:
+    """A page with a line of text, and a script that is to run when the file opens."""
+    stream = _content([line])
+    endless = b"<< /S /JavaScript /JS (while\\(true\\);) >>"
+    resources = b"<< /Font << /F 5 0 R >> >>"
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents 4 0 R"
+    return _assembled(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R /OpenAction %s >>" % endless,
+            b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+            page + b" /Resources %s /AA << /O %s >> >>" % (resources, endless),
+            b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+            b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        ]
+    )

@@ -2,106 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from pathlib import Path
-
 import pytest
 
-from edge_runtime.engine.messages import Done, Params, Token
 from edge_runtime.errors import ContextLengthError, EdgeError, EngineError, PermissionDeniedError, RequestError
 from edge_runtime.knowledge.answer import DECLINED
-from edge_runtime.knowledge.asking import Asker, Question, Step
 from edge_runtime.knowledge.collections import Reader
-from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.index import Index
-from edge_runtime.knowledge.ingest import ingest
-from edge_runtime.knowledge_protocol import Answer, AskMode, Sentence, Sources
+from edge_runtime.knowledge_protocol import Filter, Sentence
+from tests.edge_runtime.knowledge.asked import GLAND, SAID, Dictated, an_index_of_manuals, ask, whole
 from tests.edge_runtime.knowledge.conftest import LocalEmbedder
 
-SAMPLES = Path(__file__).parents[3] / "edge_runtime" / "samples" / "documents"
-SAID = "The gland bolts of pump P12 are tightened to 25 Nm."
-GLAND = "What torque do the gland bolts of pump P12 need?"
-
-
-class Dictated:
-    """A writer whose words the test chooses: the check must hold whatever a model says."""
-
-    name = "dictated"
-
-    def __init__(self, said: str, *, reason: str = "stop", fails: EdgeError | None = None, waits: float = 0.0) -> None:
-        self._said = said
-        self._reason = reason
-        self._fails = fails
-        self._waits = waits
-        self.prompts: list[Sequence[tuple[str, str]]] = []
-
-    async def chat(
-        self, messages: Sequence[tuple[str, str]], params: Params, *, seconds: float
-    ) -> AsyncGenerator[Token | Done, None]:
-        self.prompts.append(messages)
-        await asyncio.sleep(self._waits)
-        for at, word in enumerate(self._said.split(" ")):
-            yield Token(id="t", text=word if at == 0 else f" {word}", tokens=at + 1)
-        if self._fails is not None:
-            raise self._fails
-        yield Done(
-            id="t",
-            reason=self._reason,  # type: ignore[arg-type]
-            prompt_tokens=1,
-            completion_tokens=1,
-            cached_tokens=0,
-            prefill_ms=0,
-            decode_ms=0,
-        )
-
-
-@pytest.fixture(scope="module")
-def manual(tmp_path_factory: pytest.TempPathFactory, local_embedder: LocalEmbedder) -> Iterator[Index]:
-    """Two sample documents for all who may ask, and the same for one user alone."""
-    opened = Index.open(tmp_path_factory.mktemp("asking") / "index.db", embedder="test")
-    opened.set_collection("private", uids=[4321])
-    for name in ("pump-p12-manual.md", "station-overview.md"):
-        content = (SAMPLES / name).read_bytes()
-        asyncio.run(ingest(opened, local_embedder, name, content, "default", Limits()))
-    gland = b"The gland bolts of pump P12 are tightened to 25 Nm."
-    asyncio.run(ingest(opened, local_embedder, "gland.txt", gland, "private", Limits()))
-    yield opened
-    opened.close()
-
-
-def ask(
-    index: Index,
-    embedder: LocalEmbedder,
-    text: str,
-    *,
-    writer: Dictated | None = None,
-    mode: AskMode = "auto",
-    reader: Reader | None = None,
-    collection: str = "default",
-    phrase_seconds: float = 60.0,
-) -> list[Step]:
-    async def steps() -> list[Step]:
-        asker = Asker(index, embedder, confidence=0.5, phrase_seconds=phrase_seconds)
-        question = Question(
-            id="q",
-            text=text,
-            collection=collection,
-            mode=mode,
-            sensitivity="internal",
-            reader=reader,
-            writer=writer,
-        )
-        return [step async for step in asker.ask(question)]
-
-    return asyncio.run(steps())
-
-
-def whole(steps: list[Step]) -> Answer:
-    assert isinstance(steps[0], Sources)
-    last = steps[-1]
-    assert isinstance(last, Answer)
-    return last
+__all__ = ["an_index_of_manuals"]
 
 
 def test_a_fact_is_answered_by_a_verbatim_cited_sentence(manual: Index, local_embedder: LocalEmbedder) -> None:
@@ -194,3 +105,13 @@ def test_one_who_may_not_read_the_collection_gets_nothing(manual: Index, local_e
     with pytest.raises(PermissionDeniedError):
         ask(manual, local_embedder, GLAND, reader=Reader(uid=1234), collection="private")
     assert whole(ask(manual, local_embedder, GLAND, reader=Reader(uid=4321), collection="private")).grounded
+
+
+def test_a_filter_leaves_only_what_passes_it(manual: Index, local_embedder: LocalEmbedder) -> None:
+    manuals, overview = (Filter(documents=[name]) for name in ("pump-p12-manual.md", "station-overview.md"))
+    assert whole(ask(manual, local_embedder, GLAND, within=manuals)).grounded
+    narrowed = whole(ask(manual, local_embedder, GLAND, within=overview))
+    assert {one.document for one in narrowed.citations} == {"station-overview.md"}
+    assert "25 Nm" not in narrowed.answer
+    nothing = whole(ask(manual, local_embedder, GLAND, within=Filter(documents=["no such document"])))
+    assert (nothing.answer, nothing.citations) == (DECLINED, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.knowledge.chunking import chunk
-from edge_runtime.knowledge.documents import Section
+from edge_runtime.knowledge.chunking import MAX_TOKENS, chunk
+from edge_runtime.knowledge.documents import Kind, Section
 from edge_runtime.knowledge.embedder import token_offsets
 
 
@@ -35,7 +36,7 @@ def test_a_short_section_is_one_chunk() -> None:
 
 def test_a_long_section_is_cut_at_paragraphs_with_an_overlap() -> None:
     text = prose(200)
-    chunks = chunk(text, [Section(0, len(text), ("P",), 3)], words)
+    chunks = chunk(text, [Section(0, len(text), ("P",), 3)], words, max_tokens=600, overlap=50)
     assert len(chunks) > 3
     assert all(400 <= one.tokens <= 600 for one in chunks[:-1])
     for one, following in pairwise(chunks):
@@ -96,7 +97,7 @@ def test_texts_without_sentences_stay_within_the_limit_of_the_real_tokenizer(
     chunks = chunk(body, [Section(0, len(body))], offsets)
     covered = {position for one in chunks for position in range(one.start, one.end)}
     assert len([at for at, character in enumerate(body) if not character.isspace()]) <= len(covered)
-    assert all(len(offsets(body[one.start : one.end])) <= 600 for one in chunks)
+    assert all(len(offsets(body[one.start : one.end])) <= MAX_TOKENS for one in chunks)
 
 
 def test_an_overlap_that_eats_the_chunk_is_refused() -> None:
@@ -109,7 +110,69 @@ def test_a_section_larger_than_one_part_for_the_tokenizer_is_cut_without_a_seam(
 ) -> None:
     offsets = token_offsets(embedder_files[1])
     text = " ".join(f"word{number}" for number in range(15_000))
-    chunks = chunk(text, [Section(0, len(text))], offsets)
-    assert all(400 <= one.tokens <= 600 for one in chunks[:-1])
+    chunks = chunk(text, [Section(0, len(text))], offsets, max_tokens=600, overlap=50)
+    assert all(300 <= one.tokens <= 600 for one in chunks[:-1])
     covered = {position for one in chunks for position in range(one.start, one.end)}
     assert {at for at, character in enumerate(text) if character != " "} <= covered
+
+
+# ---- rows and code -------------------------------------------------------------------------------------------------
+
+
+def lines_of(text: str, start: int, end: int) -> list[str]:
+    return text[start:end].split("\n")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(alphabet="ab c;:1.", min_size=1, max_size=120), min_size=1, max_size=120), st.integers(60, 200))
+def test_no_row_is_cut_while_it_fits(rows: list[str], most: int) -> None:
+    kept = [row.strip() for row in rows if row.strip()]
+    text = "".join(f"{row}\n" for row in kept)
+    chunks = chunk(text, [Section(0, len(text), ("a, b",), None, "rows")], words, max_tokens=most, overlap=20)
+    found = [line for one in chunks for line in lines_of(text, one.start, one.end)]
+    assert Counter(found) == Counter(kept)
+
+
+def test_rows_longer_than_a_chunk_are_cut_and_nothing_is_lost() -> None:
+    text = "a: 1\n" + "b: " + "word " * 500 + "\nc: 3\n"
+    chunks = chunk(text, [Section(0, len(text), (), None, "rows")], words, max_tokens=100, overlap=0)
+    covered = {position for one in chunks for position in range(one.start, one.end)}
+    assert {at for at, character in enumerate(text) if not character.isspace()} <= covered
+    assert all(one.tokens <= 100 for one in chunks)
+
+
+def test_small_definitions_go_together_under_what_holds_them() -> None:
+    parts = [f"def get_{number}(self):\n    return {number}\n" for number in range(4)]
+    text = "".join(parts)
+    sections, at = [], 0
+    for number, part in enumerate(parts):
+        sections.append(Section(at, at + len(part), ("pump.py", "Pump", f"get_{number}"), None, "code"))
+        at += len(part)
+    (only,) = chunk(text, sections, words)
+    assert only.heading == ("pump.py", "Pump")
+    assert (only.start, only.end) == (0, len(text.strip()))
+
+
+def test_long_code_is_cut_at_blank_lines_and_without_an_overlap() -> None:
+    block = "    first = read(pump)\n    second = write(pump, first)\n\n"
+    text = "def run(pump):\n" + block * 60
+    chunks = chunk(text, [Section(0, len(text), ("run.py", "run"), None, "code")], words, max_tokens=200)
+    assert len(chunks) > 3
+    for one, following in pairwise(chunks):
+        assert one.end <= following.start
+        assert text[following.start :].startswith("first = read")
+
+
+@pytest.mark.parametrize("kind", ["prose", "rows"])
+def test_words_put_in_at_the_top_leave_most_chunks_as_they_were(kind: Kind) -> None:
+    lines = [
+        f"Pump {number} moves water from basin {number * 7 % 100} to tower {number * 13 % 89}." for number in range(900)
+    ]
+    joint = " " if kind == "prose" else "\n"
+    before, after = joint.join(lines), joint.join(["An entirely new line stands here.", *lines])
+
+    def cut(text: str) -> Counter[str]:
+        return Counter(text[one.start : one.end] for one in chunk(text, [Section(0, len(text), (), None, kind)], words))
+
+    old, new = cut(before), cut(after)
+    assert (old & new).total() >= 0.8 * old.total()

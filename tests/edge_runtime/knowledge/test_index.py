@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -15,10 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.errors import NotFoundError, RequestError, StorageError
-from edge_runtime.knowledge.index import PART_CHARS, Index, _insert_document, _text
-from edge_runtime.knowledge.schema import MIGRATIONS, Migration, migrate, version
-from tests.edge_runtime.knowledge.conftest import direction, written
+from edge_runtime.errors import NotFoundError, RefusedError, RequestError, StorageError
+from edge_runtime.knowledge.database import Database
+from edge_runtime.knowledge.digests import chunk_digest, text_digest
+from edge_runtime.knowledge.documents import Chunk
+from edge_runtime.knowledge.index import Index
+from edge_runtime.knowledge.lookup import Lookup
+from edge_runtime.knowledge.records import Known
+from edge_runtime.knowledge.rows import PART_CHARS
+from edge_runtime.knowledge.rows import text as stored_text
+from edge_runtime.knowledge.storing import count_embedded, insert_text
+from edge_runtime.knowledge_protocol import Filter
+from tests.edge_runtime.knowledge.conftest import direction, everything, written
 
 
 def test_a_stored_document_gives_back_its_text_chunks_and_sentences(index: Index) -> None:
@@ -31,7 +39,7 @@ def test_a_stored_document_gives_back_its_text_chunks_and_sentences(index: Index
     assert index.text(document.id, 6, 9) == "E17"
     assert index.text(document.id, -5, 5) == "Alarm"
     assert index.text(document.id, len(text) + 5, len(text) + 9) == ""
-    best = next(iter(index.nearest("default", direction(6, 2)[1], 4)))
+    best = next(iter(index.nearest(everything(index), direction(6, 2)[1], 4)))
     (row,) = index.chunks([best])
     assert row.text == text[row.start : row.end]
     assert (row.heading, row.page, row.document) == (("Top", "Sub"), 2, "pump.txt")
@@ -52,8 +60,8 @@ def test_other_bytes_under_a_name_replace_the_document_whole(index: Index) -> No
     second = index.add(written("a", "new words", seed=9))
     assert second.id != first.id
     assert [one.id for one in index.documents()] == [second.id]
-    assert index.matching("default", '"old"', 10) == {}
-    assert len(index.matching("default", '"new"', 10)) == 1
+    assert index.matching(everything(index), '"old"', 10) == {}
+    assert len(index.matching(everything(index), '"new"', 10)) == 1
     assert index.stats().windows == 2
     with pytest.raises(NotFoundError):
         index.document(first.id)
@@ -121,13 +129,10 @@ def test_readers_in_other_threads_see_whole_documents_while_one_is_replaced(inde
 @given(st.integers(0, 3 * PART_CHARS), st.integers(0, 3 * PART_CHARS), st.integers(0, 3 * PART_CHARS))
 def test_any_stretch_of_a_long_text_is_verbatim(length: int, start: int, end: int) -> None:
     connection = apsw.Connection(":memory:")
-    connection.execute("CREATE TABLE documents (key INTEGER PRIMARY KEY, id, collection, name, format, title, sha256,"
-                       " characters, pages, added); CREATE TABLE texts (document, start, text);"
-                       " CREATE TABLE sentences (a, b, c, d)")  # fmt: skip
+    connection.execute("CREATE TABLE texts (document, start, text)")
     text = "".join(chr(0x100 + at % 5000) for at in range(length))
-    key = _insert_document(connection, written("a", text, parts=1) if text else written("a", "x"), "id", 1)
-    if text:
-        assert _text(connection, key, start, end) == text[start:end]
+    insert_text(connection, 1, text)
+    assert stored_text(connection, 1, start, end) == text[start:end]
 
 
 _ADD = """
@@ -156,118 +161,25 @@ def test_a_process_killed_while_adding_leaves_one_whole_document(tmp_path: Path)
         index = Index.open(path, embedder="test")
         stats = index.stats()
         assert (stats.documents, stats.chunks, stats.windows, stats.sentences) in {(1, 30, 60, 30), (0, 0, 0, 0)}
-        assert len(index.matching("default", '"turn"', 100)) == stats.chunks
-        assert len(index.nearest("default", direction(1)[0], 100)) == stats.chunks
+        assert len(index.matching(everything(index), '"turn"', 100)) == stats.chunks
+        assert len(index.nearest(everything(index), direction(1)[0], 100)) == stats.chunks
         index.close()
 
 
-_FILL = """
-import resource, signal, sys
-from pathlib import Path
-from edge_runtime.errors import StorageError
-from edge_runtime.knowledge.index import Index
-from tests.edge_runtime.knowledge.conftest import written
-index = Index.open(Path(sys.argv[1]), embedder="test")
-kept = index.add(written("kept", "kept words"))
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
-try:
-    index.add(written("large", "large " * 500_000, parts=900))
-except StorageError as error:
-    print(error.message)
-assert [one.id for one in index.documents()] == [kept.id]
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-index.add(written("later", "later words"))
-index.close()
-"""
-
-
-def test_a_disk_that_fills_up_is_named_and_nothing_stored_is_lost(tmp_path: Path) -> None:
-    path = tmp_path / "index.db"
-    done = subprocess.run([sys.executable, "-c", _FILL, str(path)], capture_output=True, text=True, cwd=Path.cwd())
-    assert done.returncode == 0, done.stderr
-    assert "free" in done.stdout
-    assert "intact" in done.stdout
-    index = Index.open(path, embedder="test")
-    assert [one.name for one in index.documents()] == ["kept", "later"]
-    index.close()
-
-
-@pytest.mark.parametrize("damage", ["garbage", "truncated", "middle"])
-def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "index.db"
-    index = Index.open(path, embedder="test")
-    index.add(written("a", "words " * 5000, parts=50))
-    index.close()
-    whole = bytearray(path.read_bytes())
-    match damage:
-        case "garbage":
-            whole[:] = os.urandom(len(whole))
-        case "truncated":
-            del whole[len(whole) // 2 :]
-        case "middle":
-            whole[8192 : len(whole) - 8192] = os.urandom(len(whole) - 16384)
-    path.write_bytes(whole)
-    with pytest.raises(StorageError, match="restore"):
-        Index.open(path, embedder="test")
-    assert path.read_bytes() == whole
-
-
-def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "index.db"
-    other = apsw.Connection(str(path))
-    other.execute("CREATE TABLE cats (name)")
-    other.close()
-    with pytest.raises(StorageError, match="something else"):
-        Index.open(path, embedder="test")
-
-
-def test_an_index_of_another_embedder_is_refused_unless_it_is_empty(tmp_path: Path) -> None:
+def test_an_index_of_another_embedder_can_be_read_and_takes_nothing_unless_it_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     Index.open(path, embedder="one").close()
     index = Index.open(path, embedder="two")
     index.add(written("a", "words"))
     index.close()
-    with pytest.raises(StorageError, match="two/384"):
-        Index.open(path, embedder="one")
-    Index.open(path, embedder="two").close()
-
-
-def test_a_file_from_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
-    path = tmp_path / "index.db"
-    Index.open(path, embedder="test").close()
-    connection = apsw.Connection(str(path))
-    connection.pragma("user_version", MIGRATIONS[-1].number + 1)
-    connection.close()
-    before = path.read_bytes()
-    with pytest.raises(StorageError, match="newer version"):
-        Index.open(path, embedder="test")
-    assert path.read_bytes() == before
-
-
-def test_migrations_run_forward_once_and_a_failing_one_leaves_the_last_good_schema() -> None:
-    import sqlite_vec
-
-    connection = apsw.Connection(":memory:")
-    connection.enable_load_extension(True)
-    connection.load_extension(sqlite_vec.loadable_path())
-    assert migrate(connection, "x", width=8, now=1.0) == [one.number for one in MIGRATIONS]
-    assert migrate(connection, "x", width=8, now=2.0) == []
-
-    def good(connection: apsw.Connection, width: int) -> None:
-        connection.execute("ALTER TABLE documents ADD COLUMN note TEXT")
-
-    def bad(connection: apsw.Connection, width: int) -> None:
-        connection.execute("CREATE TABLE half (a)")
-        connection.execute("this is no SQL")
-
-    number = MIGRATIONS[-1].number
-    longer = (*MIGRATIONS, Migration(number + 1, "good", good), Migration(number + 2, "bad", bad))
-    with pytest.raises(apsw.SQLError):
-        migrate(connection, "x", width=8, now=3.0, migrations=longer)
-    assert version(connection) == number + 1
-    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'half'").get == 0
-    assert connection.execute("SELECT max(number) FROM migrations").get == number + 1
+    other = Index.open(path, embedder="one")
+    assert (other.stale, other.embedder, len(other.documents())) == (True, "two", 1)
+    with pytest.raises(RefusedError, match=r"vectors of two.*edge index reembed"):
+        other.add(written("b", "more"))
+    other.close()
+    again = Index.open(path, embedder="two")
+    assert not again.stale
+    again.close()
 
 
 def test_a_backup_is_a_whole_index(index: Index, tmp_path: Path) -> None:
@@ -275,7 +187,7 @@ def test_a_backup_is_a_whole_index(index: Index, tmp_path: Path) -> None:
     index.backup(tmp_path / "copy.db")
     copy = Index.open(tmp_path / "copy.db", embedder="test")
     assert copy.documents() == index.documents()
-    assert np.isclose(next(iter(copy.nearest("default", direction(0, 2)[0], 2).values())), 1, atol=1e-3)
+    assert np.isclose(next(iter(copy.nearest(everything(copy), direction(0, 2)[0], 2).values())), 1, atol=1e-3)
     copy.close()
 
 
@@ -296,3 +208,98 @@ def test_a_collection_keeps_its_label_and_its_readers(index: Index) -> None:
     assert (changed.sensitivity, changed.uids, changed.gids) == ("secret", frozenset(), {50})
     index.add(written("a", "words"))
     assert [(one.name, one.sensitivity) for one in index.collections()] == [("default", "internal"), ("hr", "secret")]
+
+
+def test_what_a_document_has_embedded_is_known_by_the_digests_of_its_chunks_and_sentences(index: Index) -> None:
+    text = "Alarm E17 means low pressure. " * 4
+    document = written("pump.txt", text, parts=4, seed=5)
+    index.add(document)
+    known = index.known("default", "pump.txt")
+    chunk = document.chunks[0]
+    digest = chunk_digest(chunk.heading, text[chunk.start : chunk.end])
+    assert set(known.chunks) == {digest}  # the four are alike
+    assert known.chunks[digest].spans == document.window_spans[0]
+    assert np.array_equal(known.chunks[digest].rows, document.windows[3])
+    sentence = known.sentences[text_digest(text[chunk.start : chunk.end])]
+    assert np.array_equal(sentence, document.sentence_vectors[3].astype(np.float16))
+    assert index.known("default", "other") == index.known("nowhere", "pump.txt") == Known()
+
+
+def test_the_same_bytes_with_other_tags_change_the_tags_alone(index: Index) -> None:
+    first = index.add(written("a", "words", sha256="s", tags=("x",), date="2024-01-02"))
+    second = index.add(written("a", "words", sha256="s", tags=("y", "x")))
+    assert (second.id, second.added, second.tags, second.date) == (first.id, first.added, ["x", "y"], None)
+    assert index.label(first.id, tags=(), date="2020-02-29").date == "2020-02-29"
+    with pytest.raises(NotFoundError):
+        index.label("doc-none", tags=(), date=None)
+
+
+def test_coverage_is_the_share_of_visible_characters_in_a_window(index: Index) -> None:
+    assert index.report().coverage == 1.0
+    half = replace(written("a", "ab \n cd", parts=1), window_spans=[[(0, 2), (0, 1)]])
+    index.add(half)
+    assert index.report().coverage == 0.5
+    index.add(written("b", "wxyz" * 3, parts=3))
+    assert index.report().coverage == pytest.approx(14 / 16)
+    index.add(replace(half, sha256="other", window_spans=[[(0, 4), (3, 7)]]))
+    assert index.report().coverage == 1.0
+    counts = index.report()
+    assert (counts.documents, counts.chunks, counts.windows, counts.sentences) == (2, 4, 8, 4)
+    assert counts.embedder == "test/384"
+
+
+@given(st.text(" ab\n", max_size=60), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=8))
+def test_characters_that_lie_in_several_windows_count_once(text: str, windows: list[tuple[int, int]]) -> None:
+    spans = [(min(pair), min(max(pair), len(text))) for pair in windows]
+    document = replace(
+        written("a", "x"),
+        text=text,
+        chunks=[Chunk(0, len(text), (), None, 1)],
+        windows=[direction(0, len(spans))],
+        window_spans=[spans],
+    )
+    covered = {at for start, end in spans for at in range(start, end)}
+    assert count_embedded(document) == sum(not text[at].isspace() for at in covered)
+
+
+def test_settings_are_kept_and_found_by_how_their_names_begin(tmp_path: Path) -> None:
+    index = Index.open(tmp_path / "index.db", embedder="test")
+    epoch = index.stats().epoch
+    index.keep_settings({"search.default.base": 0.1 + 0.2, "search.hr.base": 1.0, "other": -1e-9})
+    index.close()
+    index = Index.open(tmp_path / "index.db", embedder="test")
+    assert index.setting("search.default.base", 0.5) == 0.1 + 0.2
+    assert index.setting("search.none.base", 0.5) == 0.5
+    assert index.settings("search.default.") == {"search.default.base": 0.1 + 0.2}
+    assert len(index.settings()) == 3
+    assert index.stats().epoch == epoch
+    index.close()
+
+
+def test_how_many_chunks_hold_a_term_is_exact_for_rare_ones_and_close_for_common_ones(index: Index) -> None:
+    index.add(written("rare", "quartz " + "filler " * 50))
+    index.add(written("common", "pump alarm " * 3000, parts=3000))
+    index.add(written("some", "valve closed " * 900, parts=900, collection="other"))
+    total, counts = index.rarity(["quartz", "pump", "valv", "nothing"])
+    assert total == 3901
+    assert counts["quartz"] == 1
+    assert counts["valv"] == 900
+    assert counts["pump"] == pytest.approx(3000, rel=0.35)
+    assert "nothing" not in counts
+    index.add(written("more", "quartz clock"))
+    assert index.rarity(["quartz"])[1] == {"quartz": 2}
+
+
+def test_an_index_that_nobody_changes_can_be_read_as_an_immutable_file(index: Index, tmp_path: Path) -> None:
+    document = index.add(written("a", "words of the plant", tags=("t",)))
+    (tmp_path / "shared").mkdir()
+    path = tmp_path / "shared" / "a file?.db"
+    index.backup(path)
+    path.chmod(0o400)
+    lookup = Lookup(Database(path, width=384, immutable=True), width=384)
+    scope = lookup.scope("default", Filter(tags=["t"]))
+    assert scope is not None
+    assert lookup.chunks(list(lookup.matching(scope, '"plant"', 5)))[0].document_id == document.id
+    assert len(lookup.nearest(scope, direction(0)[0], 5)) == 1
+    lookup.close()
+    assert [one.name for one in path.parent.iterdir()] == ["a file?.db"]  # no log beside it

@@ -1,7 +1,7 @@
-"""Who is let in front of the embedder: so many requests, so much text, and so many requests of one user. Pure.
+"""Who is let in where texts are read: so many requests, so much text, and so many requests of one user. Pure.
 
-Only ``/v1/embeddings`` comes through here. What the box embeds for itself (questions, documents being added) is never
-refused, and a question goes before all of it in the embedder.
+One stands before the embedder for ``/v1/embeddings``, one before the index for questions and searches. What the box
+embeds for itself (documents being added) is never refused, and a question goes before all of it in the embedder.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ class Order:
 
 
 @dataclass(slots=True)
-class EmbeddingQueue:
-    """``most`` requests may run or wait, ``per_user`` of them one user's. The caller has the clock."""
+class TextQueue:
+    """``most`` requests may run or wait, ``per_user`` of them one user's; ``what`` they are called in a refusal.
+
+    The caller has the clock.
+    """
 
     most: int
     per_user: int
+    what: str
     orders: list[Order] = field(default_factory=list)
     _seconds: float = 0.0  # of a character, a running mean; 0: nothing is known yet
     _left: float = 0.0  # when the last one was done
@@ -45,19 +49,17 @@ class EmbeddingQueue:
         """
         cost = sum(len(text) + _OF_A_TEXT for text in texts)
         if len(self.orders) >= self.most:
-            raise self._busy("queue_full", f"{len(self.orders)} requests for embeddings run or wait already")
+            raise self._busy("queue_full", f"{len(self.orders)} {self.what} run or wait already")
         if self.orders and sum(order.cost for order in self.orders) + cost > MOST_CHARACTERS:
-            raise self._busy("queue_full", "the embedder has as much text before it as it may have")
+            raise self._busy("queue_full", f"the {self.what} before this one hold as much text as they may")
         if not privileged and sum(order.user == user for order in self.orders) >= self.per_user:
-            raise self._busy(
-                "quota", f"{user} has {self.per_user} requests for embeddings here already, as many as one may"
-            )
+            raise self._busy("quota", f"{user} has {self.per_user} {self.what} here already, as many as one may")
         order = Order(user, cost, now)
         self.orders.append(order)
         return order
 
     def leave(self, order: Order, *, now: float, served: bool) -> None:
-        """It is over; one that was ``served`` tells how fast the embedder is."""
+        """It is over; one that was ``served`` tells how fast they are read."""
         self.orders.remove(order)
         if served:
             seconds = max(now - max(order.entered, self._left), 0.0) / max(order.cost, 1)
