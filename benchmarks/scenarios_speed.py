@@ -43,7 +43,7 @@ async def one_stream(stage: Stage) -> Outcome:
     """One stream through the socket, in turn with the bare loop on the same prompt."""
     ours, bare_rates = list[float](), list[float]()
     client = wall = 0.0
-    guessed = 0
+    guessed = list[int]()
     with stage.box() as box, stage.bare(sequences=1) as bare:
         await complete(box.socket, completion(stage.text(PROMPT), 16))
         bare.run([stage.text(PROMPT)], 16)
@@ -53,15 +53,19 @@ async def one_stream(stage: Stage) -> Outcome:
             cpu, began = time.process_time(), time.perf_counter()
             told = await _run(box.socket, prompts)
             ours.append(whole_rate(told, TOKENS))
-            guessed += sum(one.guessed for one in told)
+            guessed.append(sum(one.guessed for one in told))
             client += time.process_time() - cpu
             wall += time.perf_counter() - began
     ratio = middle(ours) / middle(bare_rates)
-    row = Row.least(
-        "one stream / bare loop", ratio, ONE_BAR, f" ({middle(ours):.1f} of {middle(bare_rates):.1f} tok/s)"
-    )
+    note = f" ({middle(ours):.1f} of {middle(bare_rates):.1f} tok/s)"
+    plain = [one / middle(bare_rates) for one, guesses in zip(ours, guessed, strict=True) if not guesses]
+    alone = f"{middle(plain):.3f} in {len(plain)} runs" if plain else "no run was without"
+    rows = [
+        Row.least("one stream / bare loop", ratio, ONE_BAR, note),
+        Row.stated("  without a token guessed rightly", f"{alone} ({sum(guessed)} of {TOKENS * len(ours)} were)"),
+    ]
     figures = {"ours": ours, "bare": bare_rates, "ratio": ratio, "client_cpu_share": client / wall}
-    return Outcome([row], {**figures, "guessed_tokens": guessed, "tokens": TOKENS * len(ours)})
+    return Outcome(rows, {**figures, "guessed": guessed, "plain": plain, "tokens": TOKENS * len(ours)})
 
 
 async def eight_streams(stage: Stage) -> Outcome:

@@ -57,12 +57,15 @@ class Blobs:
         return sum(size_of(path) or 0 for path in self.root.glob("*"))
 
     def take(self, path: Path, sha256: str) -> None:
-        """Make ``path`` the blob ``sha256``: flushed before it gets that name."""
+        """Make ``path`` the blob ``sha256``: flushed before it gets that name, and out of the page cache."""
         target = self.path(sha256)
         if path == target:
             return
         with path.open("rb") as file:
             os.fsync(file.fileno())
+            # Written piece by piece it lies there in small pages; read ahead from the disk, it comes in large ones, and
+            # a writer whose weights are mapped so is a tenth faster.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         path.chmod(0o444)
         try:
             path.replace(target)

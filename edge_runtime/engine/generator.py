@@ -118,6 +118,16 @@ class Generator:
     def busy(self) -> bool:
         return self._roster.busy or self._lane.busy or self._erasure.busy
 
+    @property
+    def patience(self) -> float:
+        """Seconds for which text may be held back, to be sent with what follows: half the target between two tokens of
+        a stream that is alone; none where there is anything else to do, which could make the next step longer."""
+        roster = self._roster
+        if len(roster.running) != 1 or roster.waiting or self._lane.busy or self._scores or self._erasure.busy:
+            return 0.0
+        (one,) = roster.running.values()
+        return self._setting.limits.target(one.priority) / 2e3
+
     def stats(self) -> Stats:
         cost, running = self.steps.cost, self._roster.running.values()
         writers = [one for one in running if not one.reads]
@@ -210,9 +220,7 @@ class Generator:
             return []
         count, context = len(guesses) + 1, one.evaluated + 1
         return (
-            guesses
-            if one.lookup.pays(len(guesses), cost.predict(1, context), cost.predict(count, count * context))
-            else []
+            guesses if one.lookup.pays(guesses, cost.predict(1, context), cost.predict(count, count * context)) else []
         )
 
     def _advance(self, one: Sequence, count: int, guesses: int, *, rows: int, now: float) -> None:

@@ -197,7 +197,7 @@ class TopToken(msgspec.Struct, frozen=True):
 
 
 class Token(_Up, frozen=True, kw_only=True):
-    """Text that became final with one step (whole UTF-8 characters; held back while a stop may complete)."""
+    """Text that became final with one step, or some (whole UTF-8 characters; held back while a stop may complete)."""
 
     id: str
     text: str
@@ -206,6 +206,16 @@ class Token(_Up, frozen=True, kw_only=True):
     logprob: float | None = None
     top: list[TopToken] = []
     ids: list[int] = []  # the tokens of this message, for :attr:`Submit.resume`
+
+    def then(self, later: Token) -> Token:
+        """One message for this one and the next one of the same request; neither has log-probabilities."""
+        return Token(
+            id=self.id,
+            text=self.text + later.text,
+            tokens=later.tokens,
+            piece=self.piece + later.piece,
+            ids=self.ids + later.ids,
+        )
 
 
 class Done(_Up, frozen=True, kw_only=True):

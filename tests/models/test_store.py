@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -63,6 +66,19 @@ def test_what_was_installed_is_found_by_role_and_named_by_its_digest(tmp_path: P
     assert store.names() == ("tiny",)
     assert store.writer_path("tiny") == installed.files["weights"]
     assert not list((tmp_path / "partial").iterdir())
+
+
+def test_what_was_installed_has_left_the_page_cache_to_be_read_anew_in_large_pages(tmp_path: Path) -> None:
+    content = os.urandom(2**22)
+
+    installed = _put(Store(tmp_path, 2**23), "tiny", content, b"tokenizer")
+
+    with installed.files["weights"].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        pages = (ctypes.c_ubyte * (len(content) // mmap.PAGESIZE))()
+        address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(address), len(content), pages) == 0
+        assert sum(page & 1 for page in pages) == 0
+        gc.collect()  # what `from_buffer` holds
 
 
 def test_a_store_that_was_never_written_is_empty_and_stays_uncreated(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -64,6 +65,16 @@ def test_two_requests_together_are_answered_together(child: Child) -> None:
             first_end.setdefault(message.id, min(seen.values()))
     # Neither was over before the other had begun.
     assert all(count > 0 for count in first_end.values())
+
+
+def test_a_lone_stream_is_sent_some_tokens_at_a_time_but_its_first_at_once_and_none_is_lost(child: Child) -> None:
+    child.send(Submit(id="1", domain="uid:1", prompt=PROMPT, params=Params(max_tokens=200, ignore_eos=True)))
+    tokens = [message for message in child.until(Done, "1") if isinstance(message, Token) and message.ids]
+    together = [len(token.ids) for token in tokens]
+    assert together[0] == 1
+    assert max(together) > 1
+    assert [token.tokens for token in tokens] == list(itertools.accumulate(together))
+    assert tokens[-1].tokens == 200
 
 
 def test_a_purge_is_answered_while_a_request_runs_which_goes_on_and_leaves_nothing(child: Child) -> None:

@@ -52,33 +52,43 @@ def test_guesses_that_come_true_pay_and_go_on() -> None:
     lookup = _quoting()
     for _ in range(20):
         guess = lookup.guess()
-        assert guess
-        assert lookup.pays(len(guess), 10.0, 20.0)
+        assert lookup.pays(guess, 10.0, 15.0)
         lookup.tell(len(guess), len(guess))
     assert (lookup.drafted, lookup.accepted) == (20 * MOST, 20 * MOST)
 
 
-def test_guesses_that_never_come_true_stop_and_are_tried_again_later() -> None:
+def test_guesses_that_never_come_true_are_no_longer_tried() -> None:
     lookup = _quoting()
     tried = 0
-    while lookup.pays(MOST, 10.0, 20.0):
+    while lookup.pays(lookup.guess(), 10.0, 15.0):
         lookup.tell(MOST, 0)
         tried += 1
         assert tried < 20
     assert tried > 0
-    assert lookup.guess() == []
-    rests = 0
-    while not lookup.guess():
-        lookup.extend([10, 11, 12])
-        rests += 1
-        assert rests < 100
-    assert rests > 5
-    assert lookup.pays(MOST, 10.0, 20.0)
+
+
+def test_guesses_too_dear_to_be_tried_are_compared_with_the_text_and_pay_once_they_come_true() -> None:
+    lookup = _quoting()
+    compared = 0
+    while not lookup.pays(lookup.guess(), 10.0, 45.0):
+        assert lookup.guess() == []
+        lookup.extend(range(13 + MOST * compared, 13 + MOST * (compared + 1)))
+        compared += 1
+        assert compared < 5
+    assert compared > 1
+    assert lookup.drafted == 0
+
+
+def test_one_wrong_token_ends_the_comparison() -> None:
+    lookup = _quoting()
+    guesses = lookup.guess()
+    assert not lookup.pays(guesses, 10.0, 45.0)
+    lookup.extend([guesses[0], 10, 11, 12])
+    assert lookup.guess()
 
 
 def test_a_guess_that_costs_more_than_it_can_bring_is_not_made() -> None:
-    lookup = _quoting()
-    assert not lookup.pays(MOST, 10.0, 10.0 * (MOST + 1))
+    assert not _quoting().pays([13] * MOST, 10.0, 10.0 * (MOST + 1))
 
 
 @given(st.lists(st.tuples(st.integers(1, MOST), st.integers(0, MOST)), max_size=60))
@@ -87,4 +97,4 @@ def test_what_was_accepted_is_never_more_than_what_was_drafted(told: list[tuple[
     for drafted, accepted in told:
         lookup.tell(drafted, min(accepted, drafted))
     assert lookup.accepted <= lookup.drafted
-    assert lookup.pays(1, 10.0, 10.0)  # a step that costs no more than one row always pays
+    assert lookup.pays([1], 10.0, 10.0)  # a step that costs no more than one row always pays
