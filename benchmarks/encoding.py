@@ -18,7 +18,7 @@ from edge_runtime.config import ModelsConfig
 from edge_runtime.embedding.child import batches
 from edge_runtime.embedding.onnx import Encoder, Kind, Piece, Reading
 from edge_runtime.embedding.windows import pool as pooled
-from edge_runtime.knowledge.embedder import TextKind, Vectors, token_offsets
+from edge_runtime.knowledge.embedder import TextKind, Vectors
 from edge_runtime.knowledge.records import Matrix
 from edge_runtime.paths import Paths
 from models.catalog import Prompt
@@ -62,7 +62,7 @@ class CachedEmbedder:
         folder.mkdir(parents=True, exist_ok=True)
         self._encoder: Encoder | None = None
         self._identity = f"{self.name}@{files['weights'].name}"
-        self._offsets = token_offsets(files["tokenizer"])
+        self.tokenizer = files["tokenizer"]
         self._kept = sqlite3.connect(folder / "vectors.db", isolation_level=None, check_same_thread=False)
         self._kept.execute("PRAGMA journal_mode = WAL")
         self._kept.execute("PRAGMA synchronous = OFF")  # a lost vector is computed again
@@ -76,9 +76,6 @@ class CachedEmbedder:
 
     def close(self) -> None:
         self._kept.close()
-
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        return self._offsets(text)
 
     async def embed(self, texts: list[str], *, pool: bool = True, kind: TextKind = "passage") -> Vectors:
         found = self.windows(texts, kind)

@@ -16,9 +16,10 @@ from benchmarks.stage import Outcome, Row
 from edge_runtime.cli.eval import Round
 from edge_runtime.cli.progress import bars
 from edge_runtime.evaluation import CUT, Labelled, interval, ndcg_at, score_answers, score_search
+from edge_runtime.knowledge.cutting import Cutter
 from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.index import Index
-from edge_runtime.knowledge.ingest import ingest
+from edge_runtime.knowledge.ingest import Arrival, Intake
 from edge_runtime.knowledge_protocol import SearchMode
 from edge_runtime.protocol import DEFAULT_COLLECTION
 
@@ -48,10 +49,13 @@ def pages(stand: Stand) -> Outcome:
 
 async def _add(stand: Stand, index: Index) -> None:
     kept = embedder(stand)
+    cutter = Cutter(kept.tokenizer)
+    intake = Intake(index, kept, Limits(), read=cutter.cut)
     try:
         for name, _, text in stand.pages:
-            await ingest(index, kept, name, text.encode(), DEFAULT_COLLECTION, Limits())
+            await intake.add(Arrival(name=name, content=text.encode(), collection=DEFAULT_COLLECTION))
     finally:
+        cutter.close()
         kept.close()
 
 

@@ -120,7 +120,7 @@ class Library:
         journal = Journal(self._paths.journal)
         index = Index.open(self._paths.index, embedder=model, width=width)
         scan.attach(index, self._paths.scan)
-        embedder = DocumentEmbedder(self._embedder, tokenizer)
+        embedder = DocumentEmbedder(self._embedder)
         cutter = Cutter(tokenizer, unsealed_ok=not self._sealed)
         return Shelf(
             index,

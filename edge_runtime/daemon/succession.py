@@ -74,7 +74,7 @@ class Succession:
         if identify(load) != held:
             return
         self.former = self._make(name)
-        self._documents = DocumentEmbedder(self.former, Path(load.tokenizer))
+        self._documents = DocumentEmbedder(self.former)
         self._answering = asyncio.ensure_future(self.former.child.supervise())
 
     def embedder_of(self, held: str) -> DocumentEmbedder | None:

@@ -1,24 +1,18 @@
-"""The embedder child in the shape that knowledge works with: NumPy rows, and the model's own count of tokens."""
+"""The embedder child in the shape that knowledge works with: NumPy rows."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from edge_runtime.daemon.children import Embedder
-from edge_runtime.knowledge.chunking import Offsets
-from edge_runtime.knowledge.embedder import TextKind, Vectors, token_offsets
+from edge_runtime.knowledge.embedder import TextKind, Vectors
 
 
 class DocumentEmbedder:
-    """Satisfies :class:`edge_runtime.knowledge.embedder.Embedder`; ``tokenizer`` is the model's ``tokenizer.json``."""
+    """Satisfies :class:`edge_runtime.knowledge.embedder.Embedder`."""
 
-    def __init__(self, embedder: Embedder, tokenizer: Path) -> None:
+    def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._tokenizer = tokenizer
-        self._offsets: Offsets | None = None
 
     async def embed(self, texts: list[str], *, pool: bool = True, kind: TextKind = "passage") -> Vectors:
         """Raises EngineError: the embedder is not there."""
@@ -31,13 +25,3 @@ class DocumentEmbedder:
         return Vectors(
             [table[first:last] for first, last in bounds], [found.spans[first:last] for first, last in bounds]
         )
-
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        """The characters of each token of ``text``. The first call reads the tokenizer, 0.1 s.
-
-        Raises:
-            ModelFileError: it is missing or damaged.
-        """
-        if self._offsets is None:
-            self._offsets = token_offsets(self._tokenizer)
-        return self._offsets(text)

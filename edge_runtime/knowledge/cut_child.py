@@ -25,7 +25,7 @@ import msgspec
 from edge_runtime.errors import DocumentError, EdgeError, TooLargeError
 from edge_runtime.knowledge.chunking import Offsets, chunk
 from edge_runtime.knowledge.documents import Chunk, Limits, ParsedDocument, Span
-from edge_runtime.knowledge.parse_child import Unreadable, limit, read
+from edge_runtime.knowledge.parsing import Unreadable, limit, read
 from edge_runtime.knowledge.sentences import sentences
 from edge_runtime.seal import Access, seal, seal_child
 

@@ -21,7 +21,7 @@ import msgspec
 from edge_runtime.errors import DocumentError, EdgeError, TooLargeError, from_wire
 from edge_runtime.knowledge.cut_child import HEAD, Cut, Sheet
 from edge_runtime.knowledge.documents import Limits
-from edge_runtime.knowledge.parse_child import Unreadable
+from edge_runtime.knowledge.parsing import Unreadable
 
 AT_ONCE = 2  # children: a file that takes long to read does not hold up the next
 IDLE_SECONDS = 20.0

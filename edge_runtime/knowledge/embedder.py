@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from edge_runtime.knowledge.records import Matrix
-from edge_runtime.knowledge.tokens import token_offsets
-
-__all__ = ["Embedder", "TextKind", "Vectors", "token_offsets"]
 
 TextKind = Literal["query", "passage"]  # some models read what is searched for differently from what is found
 
@@ -24,10 +20,7 @@ class Vectors:
 
 
 class Embedder(Protocol):
-    """Embeds texts whole, whatever their length, and counts their tokens as the model does."""
+    """Embeds texts whole, whatever their length."""
 
     async def embed(self, texts: list[str], *, pool: bool = True, kind: TextKind = "passage") -> Vectors:
         """Raises EngineError: the embedder is not there."""
-
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        """The character span of each token, without special tokens."""

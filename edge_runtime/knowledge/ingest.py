@@ -11,19 +11,17 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from edge_runtime.embedding.windows import pool
 from edge_runtime.errors import TooLargeError
-from edge_runtime.knowledge.cut_child import Cut, cut
+from edge_runtime.knowledge.cut_child import Cut
 from edge_runtime.knowledge.digests import chunk_digest, text_digest
 from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.embedder import Embedder
 from edge_runtime.knowledge.feed import Feed
 from edge_runtime.knowledge.index import Index
-from edge_runtime.knowledge.parse import parse
 from edge_runtime.knowledge.records import EmbeddedChunk, Known, Matrix, PreparedDocument
 from edge_runtime.knowledge_protocol import Document, DocumentAdded
 from edge_runtime.room import Room
@@ -161,11 +159,11 @@ def _sentence_vectors(keys: list[bytes], known: Known, found: Mapping[bytes, Emb
 class Intake:
     """The way of documents into one index. For one event loop; ``read`` parses and cuts."""
 
-    def __init__(self, index: Index, embedder: Embedder, limits: Limits, *, read: Reader | None = None) -> None:
+    def __init__(self, index: Index, embedder: Embedder, limits: Limits, *, read: Reader) -> None:
         self.index = index
         self.recent = Recent()
         self._limits = limits
-        self._read = read or partial(_read_alone, embedder)
+        self._read = read
         self._feed = Feed(embedder)
         self._room = Room(ROOM_BYTES, PLACES)
 
@@ -211,19 +209,6 @@ class Intake:
         stored = await (store(document) if store is not None else asyncio.to_thread(self.index.add, document))
         computed, reused = draft.count()
         return DocumentAdded(document=stored, warnings=list(made.document.warnings), embedded=computed, reused=reused)
-
-
-async def ingest(  # noqa: PLR0917 (six, as everywhere in the project)
-    index: Index, embedder: Embedder, name: str, content: bytes, collection: str, limits: Limits
-) -> DocumentAdded:
-    """One document alone, as :meth:`Intake.add`."""
-    return await Intake(index, embedder, limits).add(Arrival(name=name, content=content, collection=collection))
-
-
-async def _read_alone(embedder: Embedder, name: str, content: bytes, limits: Limits) -> Cut:
-    """Parsed in a child of its own, and cut here."""
-    parsed = await parse(name, content, limits)
-    return await asyncio.to_thread(cut, parsed, embedder.offsets, limits)
 
 
 def _sum(content: bytes) -> str:

@@ -12,11 +12,9 @@ from edge_runtime.engine.messages import Done, Params, Token
 from edge_runtime.errors import EdgeError
 from edge_runtime.knowledge.asking import Asker, Question, Step
 from edge_runtime.knowledge.collections import Reader
-from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.index import Index
-from edge_runtime.knowledge.ingest import ingest
 from edge_runtime.knowledge_protocol import Answer, AskMode, Assembly, Filter, Sentence, Sources
-from tests.edge_runtime.knowledge.conftest import LocalEmbedder
+from tests.edge_runtime.knowledge.conftest import LocalEmbedder, ingest
 
 SAMPLES = Path(__file__).parents[3] / "edge_runtime" / "samples" / "documents"
 SAID = "The gland bolts of pump P12 are tightened to 25 Nm."
@@ -66,9 +64,9 @@ def an_index_of_manuals(tmp_path_factory: pytest.TempPathFactory, local_embedder
     opened.set_collection("private", uids=[4321])
     for name in ("pump-p12-manual.md", "station-overview.md"):
         content = (SAMPLES / name).read_bytes()
-        asyncio.run(ingest(opened, local_embedder, name, content, "default", Limits()))
+        asyncio.run(ingest(local_embedder.intake(opened), name, content))
     gland = b"The gland bolts of pump P12 are tightened to 25 Nm."
-    asyncio.run(ingest(opened, local_embedder, "gland.txt", gland, "private", Limits()))
+    asyncio.run(ingest(local_embedder.intake(opened), "gland.txt", gland, "private"))
     yield opened
     opened.close()
 

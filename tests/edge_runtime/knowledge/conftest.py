@@ -10,11 +10,16 @@ import pytest
 
 from edge_runtime.embedding.onnx import Encoder
 from edge_runtime.embedding.windows import pool as pooled
-from edge_runtime.knowledge.documents import Chunk, Span
-from edge_runtime.knowledge.embedder import TextKind, Vectors, token_offsets
+from edge_runtime.knowledge.cut_child import Cut, cut
+from edge_runtime.knowledge.documents import Chunk, Limits, Span
+from edge_runtime.knowledge.embedder import TextKind, Vectors
 from edge_runtime.knowledge.filters import Scope
 from edge_runtime.knowledge.index import Index
+from edge_runtime.knowledge.ingest import Arrival, Intake
+from edge_runtime.knowledge.parsing import read as parsed
 from edge_runtime.knowledge.records import Matrix, PreparedDocument
+from edge_runtime.knowledge.tokens import token_offsets
+from edge_runtime.knowledge_protocol import DocumentAdded
 
 
 class LocalEmbedder:
@@ -38,6 +43,19 @@ class LocalEmbedder:
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
         return self._offsets(text)
+
+    async def read(self, name: str, content: bytes, limits: Limits) -> Cut:
+        """As a :class:`Cutter` does it, in this process and without its limits."""
+        document = parsed(name, content, text_chars=limits.text_chars, seconds=limits.seconds)
+        return cut(document, self._offsets, limits)
+
+    def intake(self, index: Index, limits: Limits | None = None) -> Intake:
+        return Intake(index, self, limits or Limits(), read=self.read)
+
+
+async def ingest(intake: Intake, name: str, content: bytes, collection: str = "default") -> DocumentAdded:
+    """One document alone."""
+    return await intake.add(Arrival(name=name, content=content, collection=collection))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.knowledge.chunking import MAX_TOKENS, chunk
 from edge_runtime.knowledge.documents import Kind, Section
-from edge_runtime.knowledge.embedder import token_offsets
+from edge_runtime.knowledge.tokens import token_offsets
 
 
 def words(text: str) -> Sequence[tuple[int, int]]:

@@ -14,7 +14,7 @@ from edge_runtime.errors import DocumentError, EdgeError, ModelFileError, TooLar
 from edge_runtime.knowledge.cut_child import Cut, cut
 from edge_runtime.knowledge.cutting import Cutter
 from edge_runtime.knowledge.documents import Limits
-from edge_runtime.knowledge.parse import parse
+from edge_runtime.knowledge.parsing import read as parsed
 from edge_runtime.knowledge.tokens import token_offsets
 from tests.edge_runtime.knowledge.pdfs import pdf
 
@@ -49,7 +49,7 @@ def test_a_document_comes_back_as_it_would_be_read_and_cut_alone(embedder_files:
     text = " ".join(f"Valve {number} feeds basin {number * 7}." for number in range(200)).encode()
     files = [("note.md", NOTE), ("valves.txt", text), ("two.pdf", pdf([["Page one."], ["Page two."]]))]
     for (name, content), found in zip(files, read(embedder_files[1], *files), strict=True):
-        assert found == cut(asyncio.run(parse(name, content, Limits())), offsets, Limits())
+        assert found == cut(parsed(name, content, text_chars=10**6), offsets, Limits())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -39,9 +38,6 @@ class Slow:
         if self.broken:
             raise EngineError("the embedder is not there")
         return Vectors([np.full((1, 1), len(text), np.float32) for text in texts], [[(0, len(text))] for text in texts])
-
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        raise NotImplementedError
 
 
 @given(st.lists(st.lists(st.integers(1, 3000), max_size=150), max_size=6))

@@ -13,17 +13,17 @@ from edge_runtime.errors import DocumentError, TooLargeError
 from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.filters import Scope
 from edge_runtime.knowledge.index import Index
-from edge_runtime.knowledge.ingest import Arrival, Intake, Recent, ingest
+from edge_runtime.knowledge.ingest import Arrival, Recent
 from edge_runtime.knowledge.records import EmbeddedChunk
 from edge_runtime.knowledge_protocol import DocumentAdded
-from tests.edge_runtime.knowledge.conftest import LocalEmbedder
+from tests.edge_runtime.knowledge.conftest import LocalEmbedder, ingest
 from tests.edge_runtime.knowledge.pdfs import pdf
 
 MANUAL = "# Pump\n\n## Alarms\n\nE17 means low pressure. Open the valve first.\n\n## Oil\n\nUse 2.5 l of oil.\n"
 
 
 def add(index: Index, embedder: LocalEmbedder, name: str, content: bytes) -> DocumentAdded:
-    return asyncio.run(ingest(index, embedder, name, content, "default", Limits()))
+    return asyncio.run(ingest(embedder.intake(index), name, content))
 
 
 def scope(index: Index) -> Scope:
@@ -88,7 +88,7 @@ def test_a_refused_document_leaves_the_older_one(index: Index, local_embedder: L
     with pytest.raises(DocumentError, match="scan"):
         add(index, local_embedder, "a.pdf", pdf([None]))
     with pytest.raises(TooLargeError):
-        asyncio.run(ingest(index, local_embedder, "a.pdf", b"x" * 11, "default", Limits(document_bytes=10)))
+        asyncio.run(ingest(local_embedder.intake(index, Limits(document_bytes=10)), "a.pdf", b"x" * 11))
     assert index.documents() == [kept.document]
 
 
@@ -155,7 +155,7 @@ def test_what_another_document_says_in_the_same_words_is_not_embedded_again(
     index: Index, local_embedder: LocalEmbedder
 ) -> None:
     async def both() -> tuple[DocumentAdded, DocumentAdded, int]:
-        intake = Intake(index, local_embedder, Limits())
+        intake = local_embedder.intake(index)
         one = await intake.add(Arrival(name="a.md", content="\n".join(PARTS).encode(), collection="default"))
         before = local_embedder.texts
         other = await intake.add(Arrival(name="b.md", content="\n".join(PARTS[:5]).encode(), collection="default"))
@@ -179,7 +179,7 @@ def test_other_tags_for_the_same_bytes_change_the_tags_and_embed_nothing(
 ) -> None:
     def tag(*tags: str, date: str | None = None, content: bytes = MANUAL.encode()) -> DocumentAdded:
         arrival = Arrival(name="pump.md", content=content, collection="default", tags=tags, date=date)
-        return asyncio.run(Intake(index, local_embedder, Limits()).add(arrival))
+        return asyncio.run(local_embedder.intake(index).add(arrival))
 
     first = tag("pumps", date="2026-05-01")
     before = local_embedder.texts
@@ -197,7 +197,7 @@ def test_many_documents_at_once_are_stored_like_one_after_the_other(
     texts = {f"p{n}.md": f"# P{n}\n\nPump {n} has {n} valves. It is green.\n".encode() for n in range(12)}
 
     async def crowd() -> None:
-        intake = Intake(index, local_embedder, Limits())
+        intake = local_embedder.intake(index)
         arrivals = [Arrival(name=name, content=text, collection="default") for name, text in texts.items()]
         await asyncio.gather(*(intake.add(arrival) for arrival in arrivals))
 

@@ -12,15 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.errors import DocumentError, EdgeError, TooLargeError
+from edge_runtime.knowledge.cutting import Cutter
 from edge_runtime.knowledge.documents import Limits, ParsedDocument
 from edge_runtime.knowledge.encoding import decode
-from edge_runtime.knowledge.parse import parse
-from edge_runtime.knowledge.parse_child import read
+from edge_runtime.knowledge.parsing import read
+from edge_runtime.paths import Paths
+from models.store import Store
+from tests.conftest import EMBEDDER
 from tests.edge_runtime.knowledge.pdfs import bomb, locked, pdf
 
 
 def parsed(name: str, content: bytes, limits: Limits | None = None) -> ParsedDocument:
-    return asyncio.run(parse(name, content, limits or Limits()))
+    """In a child, sealed and limited."""
+
+    async def cut() -> ParsedDocument:
+        cutter = Cutter(_tokenizer())
+        try:
+            return (await cutter.cut(name, content, limits or Limits())).document
+        finally:
+            cutter.close()
+
+    return asyncio.run(cut())
+
+
+def _tokenizer() -> Path:
+    return Store(Paths.from_environment().models, quota_bytes=2**60).get(EMBEDDER).files["tokenizer"]
 
 
 def headed(document: ParsedDocument) -> list[tuple[tuple[str, ...], str]]:
@@ -110,29 +126,22 @@ def test_too_many_bytes_and_too_many_characters_are_refused() -> None:
         parsed("a.pdf", pdf([["word " * 10]] * 3), Limits(text_chars=100))
 
 
-def test_a_cancelled_parse_ends_its_child() -> None:
-    async def cancelled() -> None:
-        task = asyncio.create_task(parse("slow.csv", b"a,b,c\n" + b"1,2,3\n" * 3_000_000, Limits(text_chars=10**8)))
-        await asyncio.sleep(0.3)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(asyncio.wait_for(cancelled(), 10))
-
-
 _SEALED = """
+import asyncio, sys
+from pathlib import Path
 from edge_runtime.seal import Access, seal
-seal(Access())
-import asyncio
+tokenizer = Path(sys.argv[1])
+seal(Access(read=(tokenizer.parent,)))
+from edge_runtime.knowledge.cutting import Cutter
 from edge_runtime.knowledge.documents import Limits
-from edge_runtime.knowledge.parse import parse
-print(asyncio.run(parse("a.md", b"# Heading", Limits())).title)
+print(asyncio.run(Cutter(tokenizer).cut("a.md", b"# Heading", Limits())).document.title)
 """
 
 
 def test_a_sealed_process_can_have_files_parsed() -> None:
-    done = subprocess.run([sys.executable, "-c", _SEALED], capture_output=True, text=True, cwd=Path.cwd())
+    done = subprocess.run(
+        [sys.executable, "-c", _SEALED, str(_tokenizer())], capture_output=True, text=True, cwd=Path.cwd()
+    )
     assert done.stdout == "Heading\n", done.stderr
 
 

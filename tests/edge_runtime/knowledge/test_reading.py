@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from edge_runtime.knowledge.asking import Asker, Question
 from edge_runtime.knowledge.documents import Limits
 from edge_runtime.knowledge.embedder import TextKind, Vectors
 from edge_runtime.knowledge.index import Index
-from edge_runtime.knowledge.ingest import ingest
-from tests.edge_runtime.knowledge.conftest import LocalEmbedder
+from edge_runtime.knowledge.ingest import Intake
+from tests.edge_runtime.knowledge.conftest import LocalEmbedder, ingest
 
 QUESTION = "What torque do the gland bolts of pump P12 need?"
 
@@ -26,9 +25,6 @@ class Noted:
         self.kinds.update(dict.fromkeys(texts, kind))
         return await self._embedder.embed(texts, pool=pool, kind=kind)
 
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        return self._embedder.offsets(text)
-
 
 def test_a_question_is_a_query_and_what_is_added_are_passages(index: Index, local_embedder: LocalEmbedder) -> None:
     noted = Noted(local_embedder)
@@ -36,7 +32,7 @@ def test_a_question_is_a_query_and_what_is_added_are_passages(index: Index, loca
     question = Question(id="q", text=QUESTION, collection="default", mode="extract", sensitivity="internal")
 
     async def steps() -> int:
-        await ingest(index, noted, "gland.txt", said, "default", Limits())
+        await ingest(Intake(index, noted, Limits(), read=local_embedder.read), "gland.txt", said)
         return len([step async for step in Asker(index, noted, confidence=0.1).ask(question)])
 
     assert asyncio.run(steps()) >= 2

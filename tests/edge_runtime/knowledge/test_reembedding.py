@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,9 +47,6 @@ class Hashing:
             np.vstack([hashed(text[start:end]) for start, end in some]) for text, some in zip(texts, spans, strict=True)
         ]
         return Vectors(rows, spans)
-
-    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        return [(at, at + 1) for at in range(len(text))]
 
 
 def hashed(text: str) -> Matrix:

@@ -15,7 +15,7 @@ from edge_runtime.knowledge.index import Index
 from edge_runtime.knowledge.leaning import Weights
 from edge_runtime.knowledge.search import Wanted, rank, search
 from edge_runtime.knowledge_protocol import Filter, Fusion, SearchMode
-from tests.edge_runtime.knowledge.conftest import LocalEmbedder, direction, written
+from tests.edge_runtime.knowledge.conftest import LocalEmbedder, direction, ingest, written
 
 
 @pytest.fixture
@@ -208,9 +208,6 @@ def test_words_that_most_passages_hold_weigh_and_choose_nothing(index: Index) ->
 
 
 def test_a_paraphrase_is_found_by_the_real_model(tmp_path: Path, local_embedder: LocalEmbedder) -> None:
-    from edge_runtime.knowledge.documents import Limits
-    from edge_runtime.knowledge.ingest import ingest
-
     index = Index.open(tmp_path / "real.db", embedder="minilm")
     pages = {
         "leak.txt": b"If water drips from the shaft seal, replace the mechanical seal.",
@@ -220,7 +217,7 @@ def test_a_paraphrase_is_found_by_the_real_model(tmp_path: Path, local_embedder:
 
     async def ask() -> list[str]:
         for name, content in pages.items():
-            await ingest(index, local_embedder, name, content, "default", Limits())
+            await ingest(local_embedder.intake(index), name, content)
         question = "The pump is leaking, what should be exchanged?"
         vector = (await local_embedder.embed([question])).rows[0][0]
         return [one.document for one in search(index, question, vector, collection="default")]

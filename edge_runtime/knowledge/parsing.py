@@ -1,18 +1,16 @@
-"""``python -P -m edge_runtime.knowledge.parse_child``: reads one file on stdin, writes what it says on stdout.
+"""Reads a file by what it is: Markdown, text, HTML, PDF, DOCX, CSV or source code; and the limits under which it does.
 
-Limits and seals itself before a byte of the file is looked at: a parser is where a hostile file does its harm.
+A parser is where a hostile file does its harm: :mod:`.cut_child` calls this in a fork that is limited and sealed.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
-import sys
 from pathlib import PurePath
 
 import msgspec
 
-from edge_runtime.errors import DocumentError, EdgeError, TooLargeError
+from edge_runtime.errors import DocumentError, TooLargeError
 from edge_runtime.knowledge.documents import ParsedDocument
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
@@ -23,10 +21,6 @@ class Unreadable(msgspec.Struct, frozen=True, tag=True):
 
     code: str
     message: str
-
-
-class Parsed(msgspec.Struct, frozen=True, tag=True):
-    document: ParsedDocument
 
 
 def limit(memory_bytes: int, seconds: int) -> None:
@@ -82,46 +76,3 @@ def _read_text(name: str, text: str, text_chars: int) -> ParsedDocument:
         return csv_tables.read_csv(name, text, text_chars=text_chars)
     found = source_code.language(name, text)
     return plain.read_text(name, text) if found is None else source_code.read_code(name, text, found)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="edge_runtime.knowledge.parse_child", description=__doc__)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--memory", type=int, required=True, help="bytes of address space")
-    parser.add_argument("--seconds", type=int, required=True, help="of CPU time")
-    parser.add_argument("--text-chars", type=int, required=True)
-    parser.add_argument("--unsealed", action="store_true", help="go on where the kernel cannot seal")
-    options = parser.parse_args()
-    limit(options.memory, options.seconds)
-    from edge_runtime.seal import Access, seal_child  # noqa: PLC0415 (needs ctypes, which is cheap but not needed above)
-
-    seal_child(Access(), unsealed_ok=options.unsealed)
-    reply: Parsed | Unreadable
-    try:
-        content = sys.stdin.buffer.read()
-        reply = Parsed(read(options.name, content, text_chars=options.text_chars, seconds=options.seconds))
-        body = msgspec.msgpack.encode(reply)
-    except MemoryError:
-        body = _failure(
-            DocumentError(
-                f"{options.name} needs more than {options.memory // 2**20} MiB of memory to read (a zip bomb?): "
-                "it was not read; knowledge.parse_memory_bytes in edge.toml is the limit"
-            )
-        )
-    except EdgeError as error:
-        body = _failure(error)
-    except Exception as error:  # noqa: BLE001 (the process's outer edge: whatever a parser raises is the file's fault)
-        body = _failure(
-            DocumentError(f"{options.name} is damaged and cannot be read ({type(error).__name__}: {error})")
-        )
-    sys.stdout.buffer.write(body)
-    sys.stdout.buffer.flush()
-    return 0
-
-
-def _failure(error: EdgeError) -> bytes:
-    return msgspec.msgpack.encode(Unreadable(error.code, error.message))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
