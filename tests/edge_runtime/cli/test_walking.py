@@ -147,7 +147,10 @@ def _read_often(path: Path) -> None:
 
 def test_a_file_that_grows_while_it_is_read_is_given_up_and_read_when_it_rests(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
-    path.write_bytes(b"x" * 2**20)
+    with path.open("wb") as file:
+        file.truncate(
+            2**27
+        )  # reading it takes long enough for the other process to be let to write, on a busy machine too
     loop = "while :; do echo more >> log.txt; done"
     # A process: a thread of ours would write only when we do not read.
     with subprocess.Popen(["sh", "-c", loop], cwd=tmp_path) as writer:
