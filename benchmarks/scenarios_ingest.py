@@ -36,13 +36,13 @@ _MIB = 2**20
 def throughput(stand: Stand) -> Outcome:
     """``edge add FOLDER`` of man pages into a fresh box, in turn with an embedder that is sent the very texts that this
     embeds (:mod:`benchmarks.ingest`)."""
-    folder = write_pages(stand.scratch / "added", stand.pages[: 20 if stand.quick else 80])
+    folder = write_pages(stand.scratch / "added", stand.pages[: 20 if stand.quick else 240])
     added, bare = list[float](), list[float]()
     with stand.box() as box, box.stopped():
         models = box.home / "models"
         tokenizer = Path(ModelFiles(Config(), models).embedder().tokenizer)
         texts = asyncio.run(ingest.texts_of(sorted(folder.iterdir()), tokenizer))
-        for _ in range(1 if stand.quick else 3):
+        for _ in range(1 if stand.quick else 2):
             bare.append(asyncio.run(ingest.ceiling(texts, models)))
             added.append(ingest.add(folder))
     ratio = min(bare) / min(added)

@@ -100,16 +100,35 @@ def restrict(library: ctypes.CDLL, abi: int, grants: Iterable[Grant]) -> None:
     Raises:
         OSError: the kernel refused (16 nested domains are its limit).
     """
+    made = ruleset(library, abi, grants)
+    try:
+        enter(library, made)
+    finally:
+        os.close(made)
+
+
+def ruleset(library: ctypes.CDLL, abi: int, grants: Iterable[Grant]) -> int:
+    """The descriptor of a ruleset that leaves only ``grants``, for :func:`enter`, by this process or its forks.
+
+    Raises:
+        OSError: the kernel refused.
+    """
     known = handled(abi)
     # struct landlock_ruleset_attr: what an older kernel does not know must be zero.
     wanted = struct.pack("=QQQ", known, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
-    ruleset = _call(library, _CREATE_RULESET, wanted, ctypes.c_size_t(len(wanted)), ctypes.c_uint32(0))
+    made = _call(library, _CREATE_RULESET, wanted, ctypes.c_size_t(len(wanted)), ctypes.c_uint32(0))
     try:
         for grant in grants:
-            _allow(library, ruleset, grant, known)
-        _call(library, _RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
-    finally:
-        os.close(ruleset)
+            _allow(library, made, grant, known)
+    except BaseException:
+        os.close(made)
+        raise
+    return made
+
+
+def enter(library: ctypes.CDLL, made: int) -> None:
+    """Enter the domain of a :func:`ruleset`. Raises as :func:`restrict`."""
+    _call(library, _RESTRICT_SELF, ctypes.c_int(made), ctypes.c_uint32(0))
 
 
 def _allow(library: ctypes.CDLL, ruleset: int, grant: Grant, known: Right) -> None:

@@ -294,6 +294,14 @@ def program(target: Machine, rules: tuple[Rule, ...]) -> tuple[Instruction, ...]
     return (*out, Instruction(RETURN, 0, 0, ALLOW))
 
 
+def encoded(target: Machine, rules: tuple[Rule, ...]) -> bytes:
+    """:func:`program` as the kernel reads it; made once, so that a process that forks finds it ready."""
+    key = (target.audit, rules)
+    if key not in _encoded:
+        _encoded[key] = b"".join(_INSTRUCTION.pack(*instruction) for instruction in program(target, rules))
+    return _encoded[key]
+
+
 def _body(rule: Rule) -> Iterator[Instruction]:
     refuse = Instruction(RETURN, 0, 0, ERRNO | rule.errno)
     if not rule.conditions:
@@ -320,6 +328,10 @@ def _body(rule: Rule) -> Iterator[Instruction]:
     yield Instruction(RETURN, 0, 0, ALLOW)
 
 
+_INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter
+_encoded: dict[tuple[int, tuple[Rule, ...]], bytes] = {}
+
+
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
@@ -344,9 +356,8 @@ def install(library: ctypes.CDLL, target: Machine, rules: tuple[Rule, ...]) -> N
     Raises:
         OSError: the kernel refuses filters, or a thread cannot take this one.
     """
-    instructions = program(target, rules)
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
-    loaded = _Program(len(instructions), code)
+    code = encoded(target, rules)
+    loaded = _Program(len(code) // _INSTRUCTION.size, code)
     result = library.syscall(
         ctypes.c_long(target.seccomp), _SET_MODE_FILTER, _FLAG_TSYNC, ctypes.byref(loaded)
     )  # fmt: skip

@@ -27,11 +27,11 @@ from edge_runtime.knowledge.chunking import Offsets, chunk
 from edge_runtime.knowledge.documents import Chunk, Limits, ParsedDocument, Span
 from edge_runtime.knowledge.parsing import Unreadable, limit, read
 from edge_runtime.knowledge.sentences import sentences
-from edge_runtime.seal import Access, seal, seal_child
+from edge_runtime.seal import Access, child_ruleset, seal, seal_child
 
 READERS = ("encoding", "plain", "markup", "pdf", "docx", "csv_tables", "source_code")
 HEAD = struct.Struct("<Q")  # before each message: its length in bytes
-NICE = 5  # a question goes before a document
+NICE = 10  # a question goes before a document, and so does the embedder, whose threads wait for each other
 LOADED_BYTES = 128 * 2**20  # of address space: libraries and the tokenizer, which are there before a document is
 _OUTPUT_PER_CHAR = 12  # bytes: UTF-8 takes four, and there may be many sections and sentences
 _READ_BYTES = 2**18
@@ -75,8 +75,8 @@ def frames(stream: BinaryIO) -> Iterator[bytes]:
         yield body
 
 
-def answer(sheet: Sheet, offsets: Offsets) -> bytes:
-    """Have ``sheet`` read in a fork; the encoded :class:`Cut` or :class:`Unreadable`."""
+def answer(sheet: Sheet, offsets: Offsets, ruleset: int | None = None) -> bytes:
+    """Have ``sheet`` read in a fork, sealed by ``ruleset``; the encoded :class:`Cut` or :class:`Unreadable`."""
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -85,7 +85,7 @@ def answer(sheet: Sheet, offsets: Offsets) -> bytes:
             # Other documents pass through these.
             os.close(0)
             os.close(1)
-            _work(sheet, offsets, theirs)
+            _work(sheet, offsets, theirs, ruleset)
         finally:
             os._exit(0)
     os.close(theirs)
@@ -102,11 +102,11 @@ def answer(sheet: Sheet, offsets: Offsets) -> bytes:
     return body or _refusal(DocumentError(_ended(sheet, code)))
 
 
-def _work(sheet: Sheet, offsets: Offsets, output: int) -> None:
+def _work(sheet: Sheet, offsets: Offsets, output: int, ruleset: int | None) -> None:
     """In the fork: parse and cut, and write what came of it."""
     memory = sheet.limits.memory_bytes + LOADED_BYTES
     try:
-        seal_child(Access(), unsealed_ok=sheet.limits.unsealed_ok)
+        seal_child(Access(), unsealed_ok=sheet.limits.unsealed_ok, ruleset=ruleset)
         limit(memory, sheet.limits.seconds)
         document = read(sheet.name, sheet.content, text_chars=sheet.limits.text_chars, seconds=sheet.limits.seconds)
         body = msgspec.msgpack.encode(cut(document, offsets, sheet.limits))
@@ -181,11 +181,12 @@ def main() -> int:
     seal(Access(read=(options.tokenizer.parent,)), unsealed_ok=options.unsealed)
     os.nice(NICE)
     offsets, fault = _load(options.tokenizer)
+    ruleset = child_ruleset(Access())
     output = sys.stdout.buffer
     decoder = msgspec.msgpack.Decoder(Sheet)
     with contextlib.suppress(BrokenPipeError):  # edged is gone: nothing is left to answer
         for body in frames(sys.stdin.buffer):
-            reply = answer(decoder.decode(body), offsets) if offsets is not None else fault
+            reply = answer(decoder.decode(body), offsets, ruleset) if offsets is not None else fault
             output.write(HEAD.pack(len(reply)))
             output.write(reply)
             output.flush()

@@ -74,12 +74,11 @@ def nearest(view: View, vector: Matrix, count: int, wanted: Wanted) -> dict[int,
         return {}
     found = distances(view, vector, wanted)
     size = candidates(count, view.count, len(vector))
-    while True:
-        chosen = lowest(found, size)
-        rows, cosines = score(view.columns, chosen, vector, count)
-        if size >= view.count or not _close(found, chosen, rows):
-            break
-        size *= _MORE
+    chosen = lowest(found, size)
+    rows, cosines = score(view.columns, chosen, vector, count)
+    if size < view.count and _close(found, chosen, rows):
+        # Once: of a query that is near to nothing, codes tell little, and going on would end with every row.
+        rows, cosines = score(view.columns, lowest(found, size * _MORE), vector, count)
     segments, places = rows >> SHIFT, rows & (SEGMENT - 1)
     best: dict[int, float] = {}
     for chunk, cosine in zip(view.columns.chunk[segments, places].tolist(), cosines.tolist(), strict=True):
@@ -89,7 +88,7 @@ def nearest(view: View, vector: Matrix, count: int, wanted: Wanted) -> dict[int,
 
 def candidates(count: int, rows: int, width: int) -> int:
     """How many of ``rows`` are scored for the best ``count``, at first: shorter codes tell less of a vector."""
-    return (384 + 8 * count + rows // 400) * max(_WIDTH, width) // width
+    return (1024 + 12 * count + rows // 200) * max(_WIDTH, width) // width
 
 
 def _close(found: Distances, chosen: Rows, best: Rows) -> bool:
