@@ -148,12 +148,17 @@ class Chroma:
                 collection.add(ids=[str(at + place) for place in range(len(part))], embeddings=part)
 
     def open(self, directory: Path) -> None:
-        self._opened = self._client(directory)
+        self._directory = directory
 
     def apply(self, setting: dict[str, Any]) -> None:
+        from chromadb.api.shared_system_client import SharedSystemClient
+
         name = f"degree{setting['degree']}"
-        self._collection = self._opened.get_collection(name, embedding_function=None)
-        self._collection.modify(configuration={"hnsw": {"ef_search": setting["breadth"]}})
+        collection = self._client(self._directory).get_collection(name, embedding_function=None)
+        collection.modify(configuration={"hnsw": {"ef_search": setting["breadth"]}})
+        # A graph that is in memory keeps the breadth that it was loaded with.
+        SharedSystemClient.clear_system_cache()
+        self._collection = self._client(self._directory).get_collection(name, embedding_function=None)
 
     def query(self, vector: Any) -> list[int]:
         found = self._collection.query(query_embeddings=[vector], n_results=K, include=["distances"])
