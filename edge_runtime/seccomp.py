@@ -7,6 +7,7 @@ libraries in these processes are too many, and change too often, for a list of a
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import struct
@@ -105,9 +106,9 @@ class Rule:
     errno: int = EPERM
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Machine:
-    """An instruction set as seccomp names it. ``numbers`` holds the system calls that rules speak of."""
+    """An instruction set as seccomp names it, one object of each. ``numbers`` has the calls that rules speak of."""
 
     audit: int  # AUDIT_ARCH_*, linux/audit.h
     numbers: Mapping[str, int]
@@ -294,12 +295,10 @@ def program(target: Machine, rules: tuple[Rule, ...]) -> tuple[Instruction, ...]
     return (*out, Instruction(RETURN, 0, 0, ALLOW))
 
 
+@functools.cache
 def encoded(target: Machine, rules: tuple[Rule, ...]) -> bytes:
     """:func:`program` as the kernel reads it; made once, so that a process that forks finds it ready."""
-    key = (target.audit, rules)
-    if key not in _encoded:
-        _encoded[key] = b"".join(_INSTRUCTION.pack(*instruction) for instruction in program(target, rules))
-    return _encoded[key]
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program(target, rules))
 
 
 def _body(rule: Rule) -> Iterator[Instruction]:
@@ -329,7 +328,6 @@ def _body(rule: Rule) -> Iterator[Instruction]:
 
 
 _INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter
-_encoded: dict[tuple[int, tuple[Rule, ...]], bytes] = {}
 
 
 class _Program(ctypes.Structure):
